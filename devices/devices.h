@@ -1,0 +1,161 @@
+/*
+ * devices: the chips of the PC and the board that wires them.
+ *
+ * A chip is a .c/.h pair named after the part. Its state is one plain struct inside `struct board`; it is
+ * reached by (device, offset, size) callbacks from the bus, drives interrupt lines through `struct irq_line`,
+ * and asks the one `struct clock` for the time. No chip knows the guest CPU, the host's clock or the process.
+ *
+ * Units: time in nanoseconds of the machine's clock; port and memory accesses of 1, 2 or 4 bytes; offsets from
+ * the start of the claimed range. Read next: board.c (all wiring, on one screen), then bus.h and clock.h.
+ */
+#ifndef RING3_DEVICES_H
+#define RING3_DEVICES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- time -------------------------------------------------------------------------------------------- */
+
+/* A pending call at a moment of machine time. Owned by its chip; linked into the clock while armed. */
+struct timer {
+    uint64_t deadline; /* ns */
+    void (*fire)(void *ctx);
+    void *ctx;
+    struct timer *next; /* armed timers, earliest first */
+    bool armed;
+};
+
+/* The machine's clock. The monitor supplies `now`; it is either host time or virtual time, and chips cannot tell. */
+struct clock {
+    uint64_t (*now)(void *ctx); /* ns since power-on; never goes back */
+    void *ctx;
+    int64_t wall_offset; /* ns: Unix time at power-on, for the RTC */
+    struct timer *timers;
+    void (*deadline_changed)(void *ctx); /* the earliest deadline moved; may be NULL */
+};
+
+#define CLOCK_NO_DEADLINE UINT64_MAX
+
+uint64_t clock_now(const struct clock *clock);
+void clock_arm(struct clock *clock, struct timer *timer, uint64_t deadline); /* re-arms an armed timer */
+void clock_disarm(struct clock *clock, struct timer *timer);
+uint64_t clock_next_deadline(const struct clock *clock); /* CLOCK_NO_DEADLINE if none */
+void clock_run(struct clock *clock);                     /* fires every timer whose deadline has passed, in order */
+
+/* ---- interrupt lines --------------------------------------------------------------------------------- */
+
+/* A handle to one input pin of some chip. `set` is called on every drive, also of an unchanged level. */
+struct irq_line {
+    void (*set)(void *ctx, unsigned pin, bool level);
+    void *ctx;
+    unsigned pin;
+};
+
+static inline void irq_set(const struct irq_line *line, bool level)
+{
+    if (line->set != NULL)
+        line->set(line->ctx, line->pin, level);
+}
+
+/* ---- bus --------------------------------------------------------------------------------------------- */
+
+enum bus_space { BUS_PORT, BUS_MEMORY };
+
+/* What a chip answers to. size is 1, 2 or 4; a chip that is narrower sees the access split by the bus
+ * (`max_size`), low byte first, as the ISA bus does. */
+struct bus_device_ops {
+    uint32_t (*read)(void *device, uint32_t offset, unsigned size);
+    void (*write)(void *device, uint32_t offset, unsigned size, uint32_t value);
+    unsigned max_size; /* 1, 2 or 4 */
+};
+
+struct bus_range {
+    uint32_t first, last; /* inclusive */
+    const struct bus_device_ops *ops;
+    void *device;
+    const char *name; /* of the chip, for traces */
+};
+
+#define BUS_MAX_RANGES 32
+
+/* Every access and every line change can be seen in one place each. Any member may be NULL. */
+struct board_observer {
+    void (*unclaimed)(void *ctx, enum bus_space space, uint32_t address, unsigned size, bool is_write, uint32_t value);
+    void (*line)(void *ctx, const char *chip, unsigned pin, bool level); /* a PIC or IOAPIC input changed level */
+    void *ctx;
+};
+
+struct bus {
+    struct bus_range ports[BUS_MAX_RANGES];
+    struct bus_range memory[BUS_MAX_RANGES];
+    unsigned n_ports, n_memory;
+    struct board_observer observer;
+};
+
+/* Claims [first, last]. Overlap with an earlier claim, or a full table, is a wiring bug and aborts. */
+void bus_claim(struct bus *bus, enum bus_space space, uint32_t first, uint32_t last, const struct bus_device_ops *ops,
+               void *device, const char *name);
+/* An access of 1, 2 or 4 bytes. Unclaimed: reads as ones, writes are dropped, and the observer is told. */
+uint32_t bus_read(struct bus *bus, enum bus_space space, uint32_t address, unsigned size);
+void bus_write(struct bus *bus, enum bus_space space, uint32_t address, unsigned size, uint32_t value);
+const struct bus_range *bus_find(const struct bus *bus, enum bus_space space, uint32_t address);
+
+/* ---- the board --------------------------------------------------------------------------------------- */
+
+#define BOARD_MAX_DRIVES 4
+
+struct drive_config {
+    const char *path; /* raw image; NULL: no drive */
+    bool snapshot;    /* writes stay in memory, the file is opened read-only */
+};
+
+/* Calls from the board to its surroundings. None is NULL. */
+struct board_host {
+    void *ctx;
+    void (*console_write)(void *ctx, const void *bytes, size_t n); /* UART transmit and port 0xE9 */
+    void (*screen_changed)(void *ctx);                             /* VGA text memory or cursor written */
+    void (*reset)(void *ctx, const char *why);                     /* i8042 line, port 0xCF9, port 0x92 */
+    void (*power_off)(void *ctx);
+    void (*debug_exit)(void *ctx, uint32_t value); /* isa-debug-exit, port 0x501 (value as written) */
+    void (*guest_write)(void *ctx, uint64_t gpa, const void *bytes, size_t n); /* firmware tables at power-on */
+};
+
+struct board_config {
+    uint64_t ram_size; /* bytes */
+    struct drive_config drive[BOARD_MAX_DRIVES];
+    struct board_host host;
+    struct board_observer observer;
+    struct clock *clock;
+};
+
+struct board;
+
+/* Makes and wires the board. On failure returns NULL and puts one line (what, where, what to do) in `error`. */
+struct board *board_create(const struct board_config *config, char *error, size_t error_size);
+void board_destroy(struct board *board);
+void board_reset(struct board *board);                  /* the RESET line: every chip to its power-on state */
+void board_install_firmware(struct board *board);       /* MP tables and BIOS data area, through guest_write */
+
+struct bus *board_bus(struct board *board);
+/* The INTR and NMI pins of the CPU. acknowledge runs the INTA cycle and returns the vector (0-255); call it only
+ * while board_intr() holds; a line that fell away meanwhile gives the PIC's spurious vector. */
+bool board_intr(const struct board *board);
+uint8_t board_acknowledge(struct board *board);
+bool board_nmi_take(struct board *board); /* true once for each NMI edge */
+
+/* Console input (bytes typed): goes to the UART, and as scan codes to the i8042. Returns how many were taken;
+ * the rest must be offered again (the UART FIFO is full). */
+size_t board_console_input(struct board *board, const uint8_t *bytes, size_t n);
+bool board_console_wants_input(const struct board *board);
+
+/* VGA text screen as UTF-8-free ASCII, `rows` lines of `columns` characters, for the console and for tests. */
+struct screen {
+    unsigned columns, rows;   /* 80, 25 */
+    unsigned cursor_column, cursor_row;
+    const uint8_t *cells;     /* rows*columns pairs: character, attribute */
+    uint64_t generation;      /* grows with every change */
+};
+void board_screen(const struct board *board, struct screen *screen);
+
+#endif
