@@ -1,0 +1,166 @@
+/*
+ * shadowpt: guest RAM, the walk of the guest's page tables, and the shadow of them made of mmaps.
+ *
+ * Three letters keep the worlds apart: gva (guest linear), gpa (guest physical), hva (host virtual); a fourth number,
+ * the rpn, counts pages of the one memfd that holds all guest RAM and ROM. `gpte` is an entry of the guest's tables,
+ * `spte` our note of what is mapped in a window.
+ *
+ * The invariant: each shadow mapping is allowed by the guest's tables, or by what a real TLB could still hold, and
+ * points to the right page. Read next: memory.c, walk.c, shadow.c.
+ */
+#ifndef RING3_SHADOWPT_H
+#define RING3_SHADOWPT_H
+
+#include "vcpu/vcpu.h"
+
+/* ---- guest physical memory --------------------------------------------------------------------------- */
+
+#define RPN_NONE             UINT32_MAX
+#define MEMORY_MAX_REGIONS   8
+#define MEMORY_MAX_RAM       (UINT64_C(3) << 30)
+#define MEMORY_VGA_FIRST     0xa0000u /* 640 KiB: no RAM here, the VGA answers */
+#define MEMORY_BIOS_FIRST    0xc0000u /* option and system ROM area: read-only for the guest, written by the board */
+#define MEMORY_EXTENDED      0x100000u
+
+struct memory_region {
+    gpa_t gpa;       /* page-aligned, like size */
+    uint64_t size;
+    uint32_t rpn;    /* of its first page */
+    bool is_rom;     /* guest writes are dropped */
+};
+
+/* Per-page flags, indexed by rpn. All writes, the guest's, the devices' and the monitor's, honour them. */
+enum page_flag {
+    PAGE_IS_TABLE = 1, /* holds guest page tables the shadow was built from: writes are traced */
+    PAGE_IS_ROM = 2,
+    PAGE_IS_CODE = 4,  /* translations or decoded instructions depend on it */
+    PAGE_IS_DIRTY = 8, /* for snapshots and migration */
+};
+
+struct shadow;
+
+struct guest_memory {
+    int fd;            /* memfd */
+    uint8_t *hva;      /* all of it, read-write, for the monitor */
+    uint64_t size;     /* bytes in the memfd */
+    uint64_t ram_size; /* as given with --memory */
+    struct memory_region region[MEMORY_MAX_REGIONS];
+    unsigned n_regions;
+    uint8_t *page_flags;
+    struct shadow *shadow; /* told of writes to flagged pages; may be NULL */
+};
+
+/* RAM of `ram_size` bytes (a multiple of 4 KiB, 1 MiB to MEMORY_MAX_RAM) with the PC's holes, and `rom_size` bytes of
+ * ROM that end at 4 GiB (0: none). false: one line in `error`. */
+bool memory_create(struct guest_memory *memory, uint64_t ram_size, uint64_t rom_size, char *error, size_t error_size);
+void memory_destroy(struct guest_memory *memory);
+/* The page behind an address, or RPN_NONE: no RAM or ROM there. */
+uint32_t memory_rpn(const struct guest_memory *memory, gpa_t gpa);
+gpa_t memory_gpa(const struct guest_memory *memory, uint32_t rpn);
+/* THE door to guest memory. false: some byte of the range is not RAM or ROM; then nothing was moved. */
+bool memory_read(const struct guest_memory *memory, gpa_t gpa, void *buf, size_t n);
+bool memory_write(struct guest_memory *memory, gpa_t gpa, const void *buf, size_t n);      /* as the guest or a device: ROM drops it */
+bool memory_write_rom(struct guest_memory *memory, gpa_t gpa, const void *buf, size_t n);  /* as the loader and the board: ROM too */
+
+/* ---- the guest's page tables --------------------------------------------------------------------------- */
+
+#define WALK_MAX_LEVELS 3
+
+struct walk_level {
+    gpa_t address;  /* of the entry */
+    uint64_t entry; /* as it was read, before A and D were set */
+    const char *name;
+};
+
+struct walk {
+    gpa_t gpa;
+    bool is_large, is_global;
+    bool user, write, execute; /* intersection of the levels' rights */
+    bool dirty;                /* D set in the leaf */
+    struct walk_level level[WALK_MAX_LEVELS];
+    unsigned n_levels;
+};
+
+/* Walks as the CPU would (SDM Vol 3A ch. 4; 32-bit paging with PSE now, the seam for PAE is walk.c's table of modes).
+ * kind is ACCESS_*. Sets A, and D on writes, unless `is_peek`. false: *fault is the #PF. Paging off: identity. */
+bool guest_walk(struct guest_memory *memory, const struct vcpu *vcpu, gva_t gva, unsigned kind, bool is_peek,
+                struct walk *walk, struct fault *fault);
+
+/* ---- shadow spaces ------------------------------------------------------------------------------------- */
+
+/* A window: guest linear address a lives at base + (uint32_t)(a + bias). [hole_first, hole_last] are guest addresses
+ * that cannot be mapped there (hole_first > hole_last: none). */
+struct shadow_window {
+    uintptr_t base;
+    uint32_t bias;
+    uint32_t hole_first, hole_last;
+};
+
+enum shadow_change { SHADOW_CHANGE_FILL, SHADOW_CHANGE_DROP, SHADOW_CHANGE_PROTECT, SHADOW_CHANGE_TABLE_WRITE };
+
+struct shadow_stats {
+    uint64_t fills;           /* faults answered by mapping */
+    uint64_t pages_filled;    /* pages mapped by them, neighbours included */
+    uint64_t drops;           /* pages unmapped */
+    uint64_t write_protect_faults;
+    uint64_t table_writes;    /* writes to guest page tables followed */
+    uint64_t evictions;
+    uint64_t switches;        /* CR3 writes */
+    uint64_t mappings;        /* now */
+};
+
+struct shadow_config {
+    struct guest_memory *memory;
+    struct shadow_window window; /* already reserved, PROT_NONE */
+    unsigned max_runs;           /* bound on separate host mappings; 0: a default well under the VMA limit */
+    bool use_userfaultfd;        /* write protection by userfaultfd where the host has it */
+    bool check_invariant;        /* debug: check what changed at every exit, everything every 1024 */
+    void (*observe)(void *ctx, enum shadow_change change, gva_t first, uint32_t n_pages);
+    void *observe_ctx;
+};
+
+enum shadow_result {
+    SHADOW_FILLED,    /* retry the instruction */
+    SHADOW_GUEST,     /* the guest's own #PF: in *fault */
+    SHADOW_EMULATE,   /* no mapping can serve: MMIO, ROM write, write to a traced page table, the hole: emulate it */
+};
+
+/* NULL: one line in `error`. */
+struct shadow *shadow_create(const struct shadow_config *config, char *error, size_t error_size);
+void shadow_destroy(struct shadow *shadow);
+
+/* A host #PF at `gva` with the CPU's error code (PF_WRITE, PF_FETCH count; privilege is vcpu->cpl). */
+enum shadow_result shadow_fault(struct shadow *shadow, struct vcpu *vcpu, gva_t gva, uint32_t error,
+                                struct fault *fault);
+
+/* User/supervisor separation in one window: while the user view is on, no supervisor page below the user limit is
+ * mapped; what lies at or above the limit must be kept out of reach by truncating the user view's segments. */
+void shadow_set_view(struct shadow *shadow, const struct vcpu *vcpu, bool is_user);
+/* First linear address out of reach for the user view; 1<<32: everything is in reach. */
+uint64_t shadow_user_limit(const struct shadow *shadow);
+/* The user touches `gva` at or above the limit, and the guest's tables allow it: raises the limit. */
+void shadow_raise_user_limit(struct shadow *shadow, gva_t gva);
+
+/* To be called by vcpu_ops.paging_changed and .invlpg. */
+void shadow_paging_changed(struct shadow *shadow, const struct vcpu *vcpu, uint32_t old_cr0, uint32_t old_cr3,
+                           uint32_t old_cr4);
+void shadow_invlpg(struct shadow *shadow, gva_t gva);
+/* memory.c calls it after a write to a page with PAGE_IS_TABLE. */
+void shadow_table_written(struct shadow *shadow, uint32_t rpn, uint32_t offset, uint32_t n);
+/* Every mapping of the page goes (its content's meaning changed: patching, ROM, reset). */
+void shadow_drop_page(struct shadow *shadow, uint32_t rpn);
+void shadow_drop_all(struct shadow *shadow);
+
+/* What is mapped at gva now: false if nothing. For `walk`, tests and the invariant. */
+struct shadow_mapping {
+    uint32_t rpn;
+    bool write, user, global;
+};
+bool shadow_find(const struct shadow *shadow, gva_t gva, struct shadow_mapping *mapping);
+const struct shadow_stats *shadow_stats(const struct shadow *shadow);
+bool shadow_uses_userfaultfd(const struct shadow *shadow);
+/* Checks every mapping against the guest's tables and the host's. false: one line in `error`. To be called at each
+ * exit when check_invariant is on (it decides itself how much to check). */
+bool shadow_check(struct shadow *shadow, const struct vcpu *vcpu, bool everything, char *error, size_t error_size);
+
+#endif
