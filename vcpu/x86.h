@@ -47,6 +47,15 @@
 #define CR4_OSFXSR     0x00000200u
 #define CR4_OSXMMEXCPT 0x00000400u
 
+/* DR6, DR7 (SDM Vol 3B 17.2.3, 17.2.4) */
+#define DR6_BD     0x2000u /* MOV DR under DR7.GD */
+#define DR6_BS     0x4000u /* single step */
+#define DR6_BT     0x8000u /* task switch to a TSS with T set */
+#define DR6_FIXED  0xffff0ff0u
+#define DR7_LOCALS 0x0155u /* L0-L3 and LE: cleared by a task switch */
+#define DR7_FIXED  0x0400u
+#define DR7_GD     0x2000u
+
 #define EFER_NXE 0x00000800u
 
 /* Exceptions (SDM Vol 3A table 6-1) */
