@@ -5,8 +5,8 @@
  * reached by (device, offset, size) callbacks from the bus, drives interrupt lines through `struct irq_line`,
  * and asks the one `struct clock` for the time. No chip knows the guest CPU, the host's clock or the process.
  *
- * Units: time in nanoseconds of the machine's clock; port and memory accesses of 1, 2 or 4 bytes; offsets from
- * the start of the claimed range. Read next: board.c (all wiring, on one screen), then bus.h and clock.h.
+ * Units: time in nanoseconds of the machine's clock; port and memory accesses of 1, 2 or 4 bytes; offsets
+ * from the start of the claimed range. Read next: board.c (all wiring, on one screen), bus.c, clock.c.
  */
 #ifndef RING3_DEVICES_H
 #define RING3_DEVICES_H
@@ -26,7 +26,8 @@ struct timer {
     bool armed;
 };
 
-/* The machine's clock. The monitor supplies `now`; it is either host time or virtual time, and chips cannot tell. */
+/* The machine's clock. The monitor supplies `now`; it is either host time or virtual time, and chips cannot
+ * tell. */
 struct clock {
     uint64_t (*now)(void *ctx); /* ns since power-on; never goes back */
     void *ctx;
@@ -38,10 +39,20 @@ struct clock {
 #define CLOCK_NO_DEADLINE UINT64_MAX
 
 uint64_t clock_now(const struct clock *clock);
-void clock_arm(struct clock *clock, struct timer *timer, uint64_t deadline); /* re-arms an armed timer */
+/* Re-arms an armed timer. CLOCK_NO_DEADLINE disarms it. */
+void clock_arm(struct clock *clock, struct timer *timer, uint64_t deadline);
 void clock_disarm(struct clock *clock, struct timer *timer);
 uint64_t clock_next_deadline(const struct clock *clock); /* CLOCK_NO_DEADLINE if none */
-void clock_run(struct clock *clock);                     /* fires every timer whose deadline has passed, in order */
+/* Fires every timer whose deadline has passed, in order; of equal deadlines the one armed first. A periodic
+ * chip catches up by arithmetic and re-arms beyond the present, so one call fires each of its timers once,
+ * however short the period and however long ago the last call. */
+void clock_run(struct clock *clock);
+
+/* A chip that counts cycles of `hz` converts without overflow or drift: ticks completed at a time, and the
+ * first time at which that many are completed. clock_to_ticks(clock_from_ticks(t, hz), hz) == t for hz up to
+ * 1 GHz. */
+uint64_t clock_to_ticks(uint64_t ns, uint32_t hz);
+uint64_t clock_from_ticks(uint64_t ticks, uint32_t hz); /* CLOCK_NO_DEADLINE if beyond it */
 
 /* ---- interrupt lines --------------------------------------------------------------------------------- */
 
@@ -62,12 +73,15 @@ static inline void irq_set(const struct irq_line *line, bool level)
 
 enum bus_space { BUS_PORT, BUS_MEMORY };
 
-/* What a chip answers to. size is 1, 2 or 4; a chip that is narrower sees the access split by the bus
- * (`max_size`), low byte first, as the ISA bus does. */
+/* What a chip answers to. size is 1, 2 or 4; a chip that is narrower (`max_size`), or whose range ends in the
+ * middle of the access, sees the access split by the bus into halves, low one first, as the ISA bus does.
+ * What reaches a chip lies within its range, though not always on a multiple of its size. Bits of a value
+ * above `size` are zero in writes and ignored in what read returns. */
 struct bus_device_ops {
     uint32_t (*read)(void *device, uint32_t offset, unsigned size);
     void (*write)(void *device, uint32_t offset, unsigned size, uint32_t value);
     unsigned max_size; /* 1, 2 or 4 */
+    bool bytes_only;   /* a wider access that covers the range is not for this chip (port 0xCF9) */
 };
 
 struct bus_range {
@@ -81,8 +95,10 @@ struct bus_range {
 
 /* Every access and every line change can be seen in one place each. Any member may be NULL. */
 struct board_observer {
-    void (*unclaimed)(void *ctx, enum bus_space space, uint32_t address, unsigned size, bool is_write, uint32_t value);
-    void (*line)(void *ctx, const char *chip, unsigned pin, bool level); /* a PIC or IOAPIC input changed level */
+    void (*unclaimed)(void *ctx, enum bus_space space, uint32_t address, unsigned size, bool is_write,
+                      uint32_t value); /* value: as written, or the ones that were read */
+    void (*line)(void *ctx, const char *chip, unsigned pin,
+                 bool level); /* a PIC or IOAPIC input changed level */
     void *ctx;
 };
 
@@ -94,8 +110,11 @@ struct bus {
 };
 
 /* Claims [first, last]. Overlap with an earlier claim, or a full table, is a wiring bug and aborts. */
-void bus_claim(struct bus *bus, enum bus_space space, uint32_t first, uint32_t last, const struct bus_device_ops *ops,
-               void *device, const char *name);
+void bus_claim(struct bus *bus, enum bus_space space, uint32_t first, uint32_t last,
+               const struct bus_device_ops *ops, void *device, const char *name);
+/* Gives a claim back (the local APIC's page, when it is disabled). Does nothing if no range starts at
+ * `first`. */
+void bus_release(struct bus *bus, enum bus_space space, uint32_t first);
 /* An access of 1, 2 or 4 bytes. Unclaimed: reads as ones, writes are dropped, and the observer is told. */
 uint32_t bus_read(struct bus *bus, enum bus_space space, uint32_t address, unsigned size);
 void bus_write(struct bus *bus, enum bus_space space, uint32_t address, unsigned size, uint32_t value);
@@ -115,15 +134,21 @@ struct board_host {
     void *ctx;
     void (*console_write)(void *ctx, const void *bytes, size_t n); /* UART transmit and port 0xE9 */
     void (*screen_changed)(void *ctx);                             /* VGA text memory or cursor written */
-    void (*reset)(void *ctx, const char *why);                     /* i8042 line, port 0xCF9, port 0x92 */
-    void (*power_off)(void *ctx);
-    void (*debug_exit)(void *ctx, uint32_t value); /* isa-debug-exit, port 0x501 (value as written) */
-    void (*guest_write)(void *ctx, uint64_t gpa, const void *bytes, size_t n); /* firmware tables at power-on */
+    void (*reset)(void *ctx, const char *why);     /* i8042 line, ports 0xCF9 and 0x92, an INIT message */
+    void (*power_off)(void *ctx);                  /* ACPI sleep state S5 through port 0x604 */
+    void (*debug_exit)(void *ctx, uint32_t value); /* isa-debug-exit, port 0xf4 (value as written) */
+    void (*guest_write)(void *ctx, uint64_t gpa, const void *bytes, size_t n); /* firmware's tables */
 };
+
+/* Which chip gets what is typed. AUTO: the UART once the guest listens on it (DTR, RTS or its receive
+ * interrupt is on), else the keyboard once the guest attends to it; until then nothing is taken. */
+enum board_input { BOARD_INPUT_AUTO, BOARD_INPUT_UART, BOARD_INPUT_KEYBOARD };
 
 struct board_config {
     uint64_t ram_size; /* bytes */
     struct drive_config drive[BOARD_MAX_DRIVES];
+    enum board_input input;
+    uint32_t cpu_signature, cpu_features; /* CPUID.1 EAX and EDX, for the MP tables */
     struct board_host host;
     struct board_observer observer;
     struct clock *clock;
@@ -131,30 +156,42 @@ struct board_config {
 
 struct board;
 
-/* Makes and wires the board. On failure returns NULL and puts one line (what, where, what to do) in `error`. */
+/* Makes and wires the board. On failure returns NULL and puts one line (what, where, what to do) in `error`.
+ */
 struct board *board_create(const struct board_config *config, char *error, size_t error_size);
 void board_destroy(struct board *board);
-void board_reset(struct board *board);                  /* the RESET line: every chip to its power-on state */
-void board_install_firmware(struct board *board);       /* MP tables and BIOS data area, through guest_write */
+/* The RESET line: every chip to its power-on state, or to what firmware leaves where a kernel relies on it.
+ */
+void board_reset(struct board *board);
+void board_install_firmware(struct board *board); /* MP tables and BIOS data area, through guest_write */
 
 struct bus *board_bus(struct board *board);
-/* The INTR and NMI pins of the CPU. acknowledge runs the INTA cycle and returns the vector (0-255); call it only
- * while board_intr() holds; a line that fell away meanwhile gives the PIC's spurious vector. */
+/* The INTR and NMI pins of the CPU. acknowledge runs the INTA cycle and returns the vector (0-255); call it
+ * only while board_intr() holds; a line that fell away meanwhile gives the PIC's spurious vector. */
 bool board_intr(const struct board *board);
 uint8_t board_acknowledge(struct board *board);
 bool board_nmi_take(struct board *board); /* true once for each NMI edge */
+/* The local APIC's base register, IA32_APIC_BASE. Writing returns false for a value this machine cannot
+ * follow (reserved bits, or a page other than 0xfee00000); the register is then unchanged. */
+uint64_t board_apic_base(const struct board *board);
+bool board_write_apic_base(struct board *board, uint64_t value);
+/* The A20 gate. Address bit 20 is not masked here: a guest that closes the gate and then relies on
+ * wrap-around must be told that it cannot. */
+bool board_a20_enabled(const struct board *board);
 
-/* Console input (bytes typed): goes to the UART, and as scan codes to the i8042. Returns how many were taken;
- * the rest must be offered again (the UART FIFO is full). */
+/* Console input (bytes typed): to the UART, or as scan codes to the i8042 (enum board_input). Returns how
+ * many were taken; the rest must be offered again when board_console_wants_input(), which changes only in bus
+ * accesses, clock_run and here. */
 size_t board_console_input(struct board *board, const uint8_t *bytes, size_t n);
 bool board_console_wants_input(const struct board *board);
 
-/* VGA text screen as UTF-8-free ASCII, `rows` lines of `columns` characters, for the console and for tests. */
+/* VGA text screen as code page 437 bytes, `rows` lines of `columns` characters, for the console and for
+ * tests. */
 struct screen {
-    unsigned columns, rows;   /* 80, 25 */
+    unsigned columns, rows; /* 80, 25 */
     unsigned cursor_column, cursor_row;
-    const uint8_t *cells;     /* rows*columns pairs: character, attribute */
-    uint64_t generation;      /* grows with every change */
+    const uint8_t *cells; /* rows*columns pairs: character, attribute */
+    uint64_t generation;  /* grows with every change */
 };
 void board_screen(const struct board *board, struct screen *screen);
 

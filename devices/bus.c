@@ -1,0 +1,149 @@
+/*
+ * bus: which chip answers an address, and how an access is cut to fit it.
+ *
+ * A range is found by a walk over at most BUS_MAX_RANGES entries: far cheaper than the trap that leads here.
+ * Read next: board.c, which makes every claim.
+ */
+#include "devices/devices.h"
+
+#include "vcpu/fail.h"
+
+/* The bytes of one access, as 64-bit addresses so that the last byte of the space has a successor. */
+struct span {
+    uint64_t first, last;
+};
+
+static struct span span_of(uint32_t address, unsigned size)
+{
+    return (struct span){.first = address, .last = (uint64_t)address + size - 1};
+}
+
+static bool span_overlaps(struct span span, const struct bus_range *range)
+{
+    return span.first <= range->last && range->first <= span.last;
+}
+
+static bool span_is_within(struct span span, const struct bus_range *range)
+{
+    return range->first <= span.first && span.last <= range->last;
+}
+
+static uint32_t ones(unsigned size)
+{
+    return UINT32_MAX >> (32 - 8 * size);
+}
+
+static struct bus_range *bus_ranges(struct bus *bus, enum bus_space space, unsigned **count)
+{
+    *count = space == BUS_PORT ? &bus->n_ports : &bus->n_memory;
+    return space == BUS_PORT ? bus->ports : bus->memory;
+}
+
+void bus_claim(struct bus *bus, enum bus_space space, uint32_t first, uint32_t last,
+               const struct bus_device_ops *ops, void *device, const char *name)
+{
+    unsigned *count;
+    struct bus_range *ranges = bus_ranges(bus, space, &count);
+
+    BUG_ON(first > last);
+    BUG_ON(ops->max_size != 1 && ops->max_size != 2 && ops->max_size != 4);
+    for (unsigned i = 0; i < *count; i++)
+        if (first <= ranges[i].last && ranges[i].first <= last)
+            BUG("%s at %#x-%#x overlaps %s", name, first, last, ranges[i].name);
+    if (*count == BUS_MAX_RANGES)
+        BUG("no room for %s: raise BUS_MAX_RANGES", name);
+    ranges[(*count)++] =
+        (struct bus_range){.first = first, .last = last, .ops = ops, .device = device, .name = name};
+}
+
+void bus_release(struct bus *bus, enum bus_space space, uint32_t first)
+{
+    unsigned *count;
+    struct bus_range *ranges = bus_ranges(bus, space, &count);
+
+    for (unsigned i = 0; i < *count; i++) {
+        if (ranges[i].first == first) {
+            ranges[i] = ranges[--*count];
+            return;
+        }
+    }
+}
+
+/* The first range that has a byte of the piece and answers accesses of `guest_size`; NULL if there is none.
+ */
+static const struct bus_range *bus_find_answering(const struct bus *bus, enum bus_space space,
+                                                  struct span piece, unsigned guest_size)
+{
+    const struct bus_range *ranges = space == BUS_PORT ? bus->ports : bus->memory;
+    unsigned count = space == BUS_PORT ? bus->n_ports : bus->n_memory;
+
+    for (unsigned i = 0; i < count; i++)
+        if (span_overlaps(piece, &ranges[i]) && (guest_size == 1 || !ranges[i].ops->bytes_only))
+            return &ranges[i];
+    return NULL;
+}
+
+const struct bus_range *bus_find(const struct bus *bus, enum bus_space space, uint32_t address)
+{
+    return bus_find_answering(bus, space, span_of(address, 1), 1);
+}
+
+static void bus_report_unclaimed(const struct bus *bus, enum bus_space space, uint32_t address, unsigned size,
+                                 bool is_write, uint32_t value)
+{
+    if (bus->observer.unclaimed != NULL)
+        bus->observer.unclaimed(bus->observer.ctx, space, address, size, is_write, value);
+}
+
+/* One piece of the guest's access: whole if a chip can take it so or none answers, else in halves. A single
+ * byte is always whole, so this ends. */
+static uint32_t bus_read_piece(struct bus *bus, enum bus_space space, uint32_t address, unsigned size,
+                               unsigned guest_size)
+{
+    struct span piece = span_of(address, size);
+    const struct bus_range *range = bus_find_answering(bus, space, piece, guest_size);
+
+    if (range == NULL) {
+        bus_report_unclaimed(bus, space, address, size, false, ones(size));
+        return ones(size);
+    }
+    if (span_is_within(piece, range) && size <= range->ops->max_size)
+        return range->ops->read(range->device, address - range->first, size) & ones(size);
+
+    unsigned half = size / 2;
+    uint32_t low = bus_read_piece(bus, space, address, half, guest_size);
+    return low | bus_read_piece(bus, space, address + half, half, guest_size) << (8 * half);
+}
+
+static void bus_write_piece(struct bus *bus, enum bus_space space, uint32_t address, unsigned size,
+                            unsigned guest_size, uint32_t value)
+{
+    struct span piece = span_of(address, size);
+    const struct bus_range *range = bus_find_answering(bus, space, piece, guest_size);
+
+    value &= ones(size);
+    if (range == NULL) {
+        bus_report_unclaimed(bus, space, address, size, true, value);
+        return;
+    }
+    if (span_is_within(piece, range) && size <= range->ops->max_size) {
+        range->ops->write(range->device, address - range->first, size, value);
+        return;
+    }
+
+    unsigned half = size / 2;
+    bus_write_piece(bus, space, address, half, guest_size, value);
+    bus_write_piece(bus, space, address + half, half, guest_size, value >> (8 * half));
+}
+
+uint32_t bus_read(struct bus *bus, enum bus_space space, uint32_t address, unsigned size)
+{
+    BUG_ON(size != 1 && size != 2 && size != 4);
+    return bus_read_piece(bus, space, address, size, size);
+}
+
+void bus_write(struct bus *bus, enum bus_space space, uint32_t address, unsigned size, uint32_t value)
+{
+    BUG_ON(size != 1 && size != 2 && size != 4);
+    bus_write_piece(bus, space, address, size, size, value);
+}
