@@ -6,7 +6,7 @@
  * `spte` our note of what is mapped in a window.
  *
  * The invariant: each shadow mapping is allowed by the guest's tables, or by what a real TLB could still hold, and
- * points to the right page. Read next: memory.c, walk.c, shadow.c.
+ * points to the right page. Read next: memory.c, walk.c, space.h.
  */
 #ifndef RING3_SHADOWPT_H
 #define RING3_SHADOWPT_H
@@ -21,6 +21,7 @@
 #define MEMORY_VGA_FIRST     0xa0000u /* 640 KiB: no RAM here, the VGA answers */
 #define MEMORY_BIOS_FIRST    0xc0000u /* option and system ROM area: read-only for the guest, written by the board */
 #define MEMORY_EXTENDED      0x100000u
+#define MEMORY_MAX_ROM       (UINT64_C(16) << 20)
 
 struct memory_region {
     gpa_t gpa;       /* page-aligned, like size */
@@ -57,10 +58,16 @@ void memory_destroy(struct guest_memory *memory);
 /* The page behind an address, or RPN_NONE: no RAM or ROM there. */
 uint32_t memory_rpn(const struct guest_memory *memory, gpa_t gpa);
 gpa_t memory_gpa(const struct guest_memory *memory, uint32_t rpn);
+/* How many pages from this address on have consecutive rpns (0: no RAM or ROM there). */
+uint32_t memory_run(const struct guest_memory *memory, gpa_t gpa);
 /* THE door to guest memory. false: some byte of the range is not RAM or ROM; then nothing was moved. */
 bool memory_read(const struct guest_memory *memory, gpa_t gpa, void *buf, size_t n);
 bool memory_write(struct guest_memory *memory, gpa_t gpa, const void *buf, size_t n);      /* as the guest or a device: ROM drops it */
 bool memory_write_rom(struct guest_memory *memory, gpa_t gpa, const void *buf, size_t n);  /* as the loader and the board: ROM too */
+/* As the CPU's walk setting A and D bits in the naturally aligned page-table entry at gpa: one atomic step, and no
+ * trace is told, since A and D only ever grow by it. false: the entry is no longer `old`; then nothing was written.
+ * An entry in ROM, or where there is no memory, stays as it is. */
+bool memory_update_entry(struct guest_memory *memory, gpa_t gpa, uint32_t old, uint32_t new);
 
 /* ---- the guest's page tables --------------------------------------------------------------------------- */
 
@@ -82,7 +89,8 @@ struct walk {
 };
 
 /* Walks as the CPU would (SDM Vol 3A ch. 4; 32-bit paging with PSE now, the seam for PAE is walk.c's table of modes).
- * kind is ACCESS_*. Sets A, and D on writes, unless `is_peek`. false: *fault is the #PF. Paging off: identity. */
+ * kind is ACCESS_*. Sets A, and D on writes, unless `is_peek`; a walk that faults sets nothing. false: *fault is the
+ * #PF. Paging off: identity, no levels. Entries read as all ones where the guest's tables lie outside memory. */
 bool guest_walk(struct guest_memory *memory, const struct vcpu *vcpu, gva_t gva, unsigned kind, bool is_peek,
                 struct walk *walk, struct fault *fault);
 

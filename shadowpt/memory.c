@@ -1,0 +1,248 @@
+/*
+ * Guest physical memory: one memfd that holds all RAM and ROM, the map of the PC's physical addresses onto
+ * it, and the one door through which the monitor and the devices read and write it.
+ *
+ * Below ram_size a page sits in the memfd at its own physical address, holes included (they cost nothing:
+ * nobody touches those pages); the ROM that ends at 4 GiB follows. So rpn == gpa >> 12 for everything but
+ * that ROM.
+ *
+ * Read next: walk.c (the guest's page tables in this memory), space.h (the shadow of them).
+ */
+#include "shadowpt/shadowpt.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "vcpu/fail.h"
+
+#define ADDRESS_SPACE_END (UINT64_C(1) << 32)
+
+/* ---- making it -------------------------------------------------------------------------------------------
+ */
+
+static void add_region(struct guest_memory *memory, gpa_t gpa, uint64_t size, uint32_t rpn, bool is_rom)
+{
+    if (size == 0)
+        return;
+    BUG_ON(memory->n_regions == MEMORY_MAX_REGIONS);
+    memory->region[memory->n_regions++] =
+        (struct memory_region){.gpa = gpa, .size = size, .rpn = rpn, .is_rom = is_rom};
+    if (is_rom)
+        memset(memory->page_flags + rpn, PAGE_IS_ROM, size >> PAGE_SHIFT);
+}
+
+bool memory_create(struct guest_memory *memory, uint64_t ram_size, uint64_t rom_size, char *error,
+                   size_t error_size)
+{
+    memset(memory, 0, sizeof *memory);
+    memory->fd = -1;
+    if (ram_size < MEMORY_EXTENDED || ram_size > MEMORY_MAX_RAM || (ram_size & PAGE_MASK) != 0) {
+        snprintf(error, error_size, "guest memory must be 1 MiB to %u MiB, in whole pages",
+                 (unsigned)(MEMORY_MAX_RAM >> 20));
+        return false;
+    }
+    if (rom_size > MEMORY_MAX_ROM || (rom_size & PAGE_MASK) != 0) {
+        snprintf(error, error_size, "the ROM below 4 GiB must be at most %u MiB, in whole pages",
+                 (unsigned)(MEMORY_MAX_ROM >> 20));
+        return false;
+    }
+    memory->ram_size = ram_size;
+    memory->size = ram_size + rom_size;
+    memory->page_flags = calloc(memory->size >> PAGE_SHIFT, sizeof *memory->page_flags);
+    if (memory->page_flags == NULL) {
+        snprintf(error, error_size, "cannot allocate the page flags: %s", strerror(errno));
+        return false;
+    }
+    memory->fd = memfd_create("guest-memory", MFD_CLOEXEC);
+    if (memory->fd < 0 || ftruncate(memory->fd, (off_t)memory->size) != 0) {
+        snprintf(error, error_size, "cannot create %llu MiB of guest memory: %s",
+                 (unsigned long long)(memory->size >> 20), strerror(errno));
+        memory_destroy(memory);
+        return false;
+    }
+    void *hva = mmap(NULL, memory->size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, memory->fd, 0);
+    if (hva == MAP_FAILED) {
+        snprintf(error, error_size, "cannot map %llu MiB of guest memory: %s",
+                 (unsigned long long)(memory->size >> 20), strerror(errno));
+        memory_destroy(memory);
+        return false;
+    }
+    memory->hva = hva;
+    add_region(memory, 0, MEMORY_VGA_FIRST, 0, false);
+    add_region(memory, MEMORY_BIOS_FIRST, MEMORY_EXTENDED - MEMORY_BIOS_FIRST,
+               MEMORY_BIOS_FIRST >> PAGE_SHIFT, true);
+    add_region(memory, MEMORY_EXTENDED, ram_size - MEMORY_EXTENDED, MEMORY_EXTENDED >> PAGE_SHIFT, false);
+    add_region(memory, ADDRESS_SPACE_END - rom_size, rom_size, (uint32_t)(ram_size >> PAGE_SHIFT), true);
+    return true;
+}
+
+void memory_destroy(struct guest_memory *memory)
+{
+    if (memory->hva != NULL)
+        munmap(memory->hva, memory->size);
+    if (memory->fd >= 0)
+        close(memory->fd);
+    free(memory->page_flags);
+    memset(memory, 0, sizeof *memory);
+    memory->fd = -1;
+}
+
+/* ---- addresses -------------------------------------------------------------------------------------------
+ */
+
+static const struct memory_region *region_of(const struct guest_memory *memory, gpa_t gpa)
+{
+    for (unsigned i = 0; i < memory->n_regions; i++) {
+        const struct memory_region *region = &memory->region[i];
+
+        if (gpa - region->gpa < region->size)
+            return region;
+    }
+    return NULL;
+}
+
+uint32_t memory_rpn(const struct guest_memory *memory, gpa_t gpa)
+{
+    /* nearly every address is in extended memory, where the page numbers agree */
+    if (gpa - MEMORY_EXTENDED < memory->ram_size - MEMORY_EXTENDED)
+        return (uint32_t)(gpa >> PAGE_SHIFT);
+
+    const struct memory_region *region = region_of(memory, gpa);
+
+    if (region == NULL)
+        return RPN_NONE;
+    return region->rpn + (uint32_t)((gpa - region->gpa) >> PAGE_SHIFT);
+}
+
+gpa_t memory_gpa(const struct guest_memory *memory, uint32_t rpn)
+{
+    gpa_t offset = (gpa_t)rpn << PAGE_SHIFT;
+
+    BUG_ON(offset >= memory->size);
+    if (offset < memory->ram_size)
+        return offset;
+    return ADDRESS_SPACE_END - (memory->size - offset);
+}
+
+uint32_t memory_run(const struct guest_memory *memory, gpa_t gpa)
+{
+    const struct memory_region *region = region_of(memory, gpa);
+
+    if (region == NULL)
+        return 0;
+    return (uint32_t)((region->gpa + region->size - gpa + PAGE_MASK) >> PAGE_SHIFT);
+}
+
+/* ---- the door --------------------------------------------------------------------------------------------
+ */
+
+/* The bytes from gpa on that lie in one region, at most n; 0: no memory at gpa. */
+static size_t span(const struct guest_memory *memory, gpa_t gpa, size_t n, uint8_t **hva)
+{
+    const struct memory_region *region = region_of(memory, gpa);
+
+    if (region == NULL)
+        return 0;
+
+    uint64_t offset = gpa - region->gpa;
+
+    *hva = memory->hva + ((uint64_t)region->rpn << PAGE_SHIFT) + offset;
+    return region->size - offset < n ? (size_t)(region->size - offset) : n;
+}
+
+static bool is_backed(const struct guest_memory *memory, gpa_t gpa, size_t n)
+{
+    uint8_t *hva;
+
+    while (n > 0) {
+        size_t part = span(memory, gpa, n, &hva);
+
+        if (part == 0)
+            return false;
+        gpa += part;
+        n -= part;
+    }
+    return true;
+}
+
+bool memory_read(const struct guest_memory *memory, gpa_t gpa, void *buf, size_t n)
+{
+    uint8_t *to = buf;
+
+    if (!is_backed(memory, gpa, n))
+        return false;
+    while (n > 0) {
+        uint8_t *hva = NULL;
+        size_t part = span(memory, gpa, n, &hva);
+
+        memcpy(to, hva, part);
+        to += part;
+        gpa += part;
+        n -= part;
+    }
+    return true;
+}
+
+/* One page of a write. Every change of guest memory that does not come from a mapping the guest holds goes
+ * through here or through memory_update_entry: the place to note dirty pages, or to tell whoever depends on
+ * the content. */
+static void write_page(struct guest_memory *memory, uint8_t *hva, const uint8_t *from, size_t n,
+                       bool may_write_rom)
+{
+    uint64_t offset = (uint64_t)(hva - memory->hva);
+    uint32_t rpn = (uint32_t)(offset >> PAGE_SHIFT);
+    uint8_t flags = memory->page_flags[rpn];
+
+    if ((flags & PAGE_IS_ROM) && !may_write_rom)
+        return;
+    memcpy(hva, from, n);
+    if ((flags & PAGE_IS_TABLE) && memory->shadow != NULL)
+        shadow_table_written(memory->shadow, rpn, (uint32_t)(offset & PAGE_MASK), (uint32_t)n);
+}
+
+static bool write_bytes(struct guest_memory *memory, gpa_t gpa, const void *buf, size_t n, bool may_write_rom)
+{
+    const uint8_t *from = buf;
+
+    if (!is_backed(memory, gpa, n))
+        return false;
+    while (n > 0) {
+        uint8_t *hva = NULL;
+        size_t to_page_end = PAGE_SIZE - (size_t)(gpa & PAGE_MASK);
+        size_t part = span(memory, gpa, n < to_page_end ? n : to_page_end, &hva);
+
+        write_page(memory, hva, from, part, may_write_rom);
+        from += part;
+        gpa += part;
+        n -= part;
+    }
+    return true;
+}
+
+bool memory_write(struct guest_memory *memory, gpa_t gpa, const void *buf, size_t n)
+{
+    return write_bytes(memory, gpa, buf, n, false);
+}
+
+bool memory_write_rom(struct guest_memory *memory, gpa_t gpa, const void *buf, size_t n)
+{
+    return write_bytes(memory, gpa, buf, n, true);
+}
+
+bool memory_update_entry(struct guest_memory *memory, gpa_t gpa, uint32_t old, uint32_t new)
+{
+    uint32_t rpn = memory_rpn(memory, gpa);
+
+    BUG_ON((gpa & (sizeof old - 1)) != 0);
+    if (rpn == RPN_NONE || (memory->page_flags[rpn] & PAGE_IS_ROM))
+        return true;
+
+    void *entry = memory->hva + ((uint64_t)rpn << PAGE_SHIFT) + (gpa & PAGE_MASK);
+
+    return __atomic_compare_exchange_n((uint32_t *)entry, &old, new, false, __ATOMIC_SEQ_CST,
+                                       __ATOMIC_SEQ_CST);
+}
