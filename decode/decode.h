@@ -98,6 +98,7 @@ struct insn {
     uint8_t opcode_offset;  /* of `opcode` in bytes[] */
     uint8_t immediate_offset, immediate_length; /* 0, 0: none */
     uint16_t mnemonic;      /* enum ZydisMnemonic_ */
+    uint8_t isa_set;        /* enum ZydisISASet_: which extension brought it */
     uint8_t n_operands;
     struct operand operand[INSN_MAX_OPERANDS]; /* explicit ones first, in Intel order, then implicit memory ones */
     const struct sensitive *sensitive;         /* row of the table, or NULL: innocuous */
@@ -152,6 +153,7 @@ struct sensitive {
     uint8_t classes;        /* enum sensitive_class, or'ed; */
     bool in_robin_irvine;   /* on the list of 17 (18) */
     enum substrate substrate;
+    bool needs_patch;       /* can run without any trap that the monitor sees, in a way a kernel may meet */
     const char *state;      /* what it reads or changes */
     const char *note;       /* when conditional: when; else "" */
     enum sensitive_handler handler;
