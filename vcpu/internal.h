@@ -78,7 +78,9 @@ struct stack {
 struct stack vcpu_current_stack(const struct vcpu *vcpu);
 /* size: 2 or 4 bytes. */
 enum outcome vcpu_stack_push(struct vcpu *vcpu, struct stack *stack, uint32_t value, unsigned size);
-/* values[0] is pushed first. All n are checked against the limit before any is written. n <= 16. */
+/* #SS unless n values can be pushed. */
+enum outcome vcpu_stack_check_room(struct vcpu *vcpu, const struct stack *stack, unsigned n, unsigned size);
+/* values[0] is pushed first. All n are checked against the limit before any is written. */
 enum outcome vcpu_stack_push_frame(struct vcpu *vcpu, struct stack *stack, const uint32_t *values, unsigned n,
                                    unsigned size);
 enum outcome vcpu_stack_pop(struct vcpu *vcpu, struct stack *stack, uint32_t *value, unsigned size);
