@@ -73,11 +73,12 @@ static void convert_register(ZydisRegister reg, struct operand *operand)
     }
 }
 
-/* These name an address and touch nothing there: no fault, no device read (SDM Vol 2: NOP, PREFETCHh,
- * PREFETCHW). */
-static bool is_hint(ZydisMnemonic mnemonic)
+/* These name an address and touch nothing there: no fault, no device read (SDM Vol 2: INVLPG, NOP, PREFETCHh,
+ * PREFETCHW). LEA is known to Zydis. */
+static bool only_names_address(ZydisMnemonic mnemonic)
 {
     switch (mnemonic) {
+    case ZYDIS_MNEMONIC_INVLPG:
     case ZYDIS_MNEMONIC_NOP:
     case ZYDIS_MNEMONIC_PREFETCH:
     case ZYDIS_MNEMONIC_PREFETCHNTA:
