@@ -148,6 +148,25 @@ void check_returned(const char *name, struct trap trap);
     }
 #define USER_DATA __attribute__((section(".user_data")))
 
+void user_return(void); /* in ring 3: where probed code returns to */
+/*
+ * A table of snippets, a line for each: SNIPPETS_BEGIN(table); SNIPPET(table, user, "cli"); ...
+ * SNIPPETS_END(table); The code lies in section `.user_text` or `.kernel_text`; the rows are struct snippet
+ * table[] up to table_end.
+ */
+struct snippet {
+    const char *text;
+    void (*code)(void);
+};
+#define SNIPPETS_BEGIN(table)                                                                                \
+    extern const struct snippet table[], table##_end[];                                                      \
+    __asm__(".pushsection .rodata." #table ", \"a\"; .balign 4; " #table ": .popsection")
+#define SNIPPET(table, privilege, instructions)                                                              \
+    __asm__(".pushsection ." #privilege "_text, \"ax\"; 771: " instructions "; ret; .popsection;"            \
+            ".pushsection .rodata.text, \"a\"; 772: .asciz \"" instructions "\"; .popsection;"               \
+            ".pushsection .rodata." #table ", \"a\"; .long 772b, 771b; .popsection")
+#define SNIPPETS_END(table) __asm__(".pushsection .rodata." #table ", \"a\"; " #table "_end: .popsection")
+
 extern uint8_t user_begin[], user_end[]; /* the pages with .user_text and .user_data */
 extern uint32_t user_stack[1024];
 uint32_t user_stack_top(void);

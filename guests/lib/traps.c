@@ -9,7 +9,6 @@ extern uint8_t trap_stubs[256][16];
 void probe_call(void (*code)(void));
 void probe_enter_user(uint32_t eip, uint32_t esp, uint32_t eflags);
 void probe_recover(void);
-void user_return(void);
 
 uint64_t idt[256] __attribute__((aligned(8)));
 
