@@ -78,6 +78,29 @@ enum outcome segment_check_stack(struct vcpu *vcpu, uint16_t selector, unsigned 
     return outcome;
 }
 
+enum outcome segment_check_ldt(struct vcpu *vcpu, uint16_t selector, int vector, int not_present_vector,
+                               uint32_t ext, struct segment *segment)
+{
+    struct descriptor descriptor;
+    enum outcome outcome;
+
+    if (selector_is_null(selector)) {
+        *segment = segment_null(selector);
+        return OUTCOME_DONE;
+    }
+    if (selector & SELECTOR_TI)
+        return vcpu_raise_error(vcpu, vector, selector_error(selector, ext));
+    outcome = descriptor_fetch(vcpu, selector, vector, ext, &descriptor);
+    if (outcome != OUTCOME_DONE)
+        return outcome;
+    if (descriptor_system_type(&descriptor) != SYSTEM_LDT)
+        return vcpu_raise_error(vcpu, vector, selector_error(selector, ext));
+    if (!descriptor_is_present(&descriptor))
+        return vcpu_raise_error(vcpu, not_present_vector, selector_error(selector, ext));
+    *segment = descriptor_segment(&descriptor, selector);
+    return OUTCOME_DONE;
+}
+
 struct segment segment_of_paragraph(uint16_t selector, bool is_v8086, const struct segment *old)
 {
     struct segment segment = *old;

@@ -31,6 +31,10 @@ struct segment segment_of_paragraph(uint16_t selector, bool is_v8086, const stru
 enum outcome segment_check_load(struct vcpu *vcpu, enum segment_index index, uint16_t selector,
                                 struct segment *segment);
 
+/* LDTR; also null. A task switch has its own vectors for what LLDT faults with #GP and #NP. */
+enum outcome segment_check_ldt(struct vcpu *vcpu, uint16_t selector, int vector, int not_present_vector,
+                               uint32_t ext, struct segment *segment);
+
 struct segment segment_null(uint16_t selector);
 
 /* On a return to an outer ring: DS, ES, FS and GS must not keep what that ring may not use. */
