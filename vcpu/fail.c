@@ -13,13 +13,18 @@ void fail_set_cleanup(void (*cleanup)(void))
     cleanup_hook = cleanup;
 }
 
-static _Noreturn void fail_end(const char *prefix, const char *format, va_list arguments)
+void fail_run_cleanup(void)
 {
     void (*cleanup)(void) = cleanup_hook;
 
     cleanup_hook = NULL; /* a failure inside the cleanup must not run it again */
     if (cleanup != NULL)
         cleanup();
+}
+
+static _Noreturn void fail_end(const char *prefix, const char *format, va_list arguments)
+{
+    fail_run_cleanup();
     fputs(prefix, stderr);
     vfprintf(stderr, format, arguments);
     fputc('\n', stderr);

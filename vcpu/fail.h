@@ -8,6 +8,7 @@
 
 /* Runs before the process ends (puts the terminal back, writes out the trace). At most one; may be NULL. */
 void fail_set_cleanup(void (*cleanup)(void));
+void fail_run_cleanup(void); /* once; later calls do nothing */
 
 _Noreturn void die(const char *format, ...) __attribute__((format(printf, 1, 2)));
 _Noreturn void fail_bug(const char *file, int line, const char *format, ...) __attribute__((format(printf, 3, 4)));
