@@ -37,6 +37,9 @@ static inline enum outcome vcpu_finish(struct vcpu *vcpu, const struct insn *ins
 
 /* One access at a linear address with the rights that `kind` says, #AC for ACCESS_USER included. */
 enum outcome vcpu_access(struct vcpu *vcpu, gva_t linear, void *buf, unsigned size, unsigned kind);
+/* The same for a run of elements, each aligned to `alignment` (an FPU image). */
+enum outcome vcpu_access_aligned(struct vcpu *vcpu, gva_t linear, void *buf, unsigned size,
+                                 unsigned alignment, unsigned kind);
 /* Through a segment, with the rights of the current CPL. Sizes 1..64. */
 enum outcome vcpu_read(struct vcpu *vcpu, enum segment_index segment, uint32_t offset, void *buf,
                        unsigned size);

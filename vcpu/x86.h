@@ -22,6 +22,8 @@
 #define EFLAGS_VIP   0x00100000u
 #define EFLAGS_ID    0x00200000u
 
+#define EFLAGS_IOPL_SHIFT 12
+
 /* CR0, CR4, EFER (SDM Vol 3A 2.5, 2.2.1) */
 #define CR0_PE 0x00000001u
 #define CR0_MP 0x00000002u
@@ -48,13 +50,16 @@
 #define CR4_OSXMMEXCPT 0x00000400u
 
 /* DR6, DR7 (SDM Vol 3B 17.2.3, 17.2.4) */
-#define DR6_BD     0x2000u /* MOV DR under DR7.GD */
-#define DR6_BS     0x4000u /* single step */
-#define DR6_BT     0x8000u /* task switch to a TSS with T set */
-#define DR6_FIXED  0xffff0ff0u
-#define DR7_LOCALS 0x0155u /* L0-L3 and LE: cleared by a task switch */
-#define DR7_FIXED  0x0400u
-#define DR7_GD     0x2000u
+#define DR6_BD       0x2000u /* MOV DR under DR7.GD */
+#define DR6_BS       0x4000u /* single step */
+#define DR6_BT       0x8000u /* task switch to a TSS with T set */
+#define DR6_FIXED    0xffff0ff0u
+#define DR6_WRITABLE 0xe00fu
+#define DR7_LOCALS   0x0155u /* L0-L3 and LE: cleared by a task switch */
+#define DR7_FIXED    0x0400u
+#define DR7_GD       0x2000u
+#define DR7_ENABLES  0x00ffu /* L0-G3 */
+#define DR7_WRITABLE 0xffff23ffu
 
 #define EFER_NXE 0x00000800u
 
@@ -141,7 +146,9 @@ enum system_type {
 
 /* MSRs (SDM Vol 4) */
 #define MSR_TSC            0x010u
+#define MSR_PLATFORM_ID    0x017u
 #define MSR_APIC_BASE      0x01bu
+#define MSR_BIOS_SIGN_ID   0x08bu
 #define MSR_SYSENTER_CS    0x174u
 #define MSR_SYSENTER_ESP   0x175u
 #define MSR_SYSENTER_EIP   0x176u
@@ -158,5 +165,8 @@ enum system_type {
 
 #define APIC_BASE_BSP    0x100u
 #define APIC_BASE_ENABLE 0x800u
+
+#define MISC_ENABLE_FAST_STRINGS 0x00000001u
+#define MISC_ENABLE_LIMIT_CPUID  0x00400000u
 
 #endif
