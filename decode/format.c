@@ -29,6 +29,22 @@ static void format_bytes(const struct insn *insn, char *text, size_t size)
     }
 }
 
+/* Zydis computes branch targets in 64 bits; eip wraps at 32. Gives the displacement that leads to the wrapped
+ * target. */
+static void wrap_targets(const ZydisDecodedInstruction *instruction, ZydisDecodedOperand *operands,
+                         uint32_t eip)
+{
+    for (unsigned i = 0; i < instruction->operand_count_visible; i++) {
+        ZydisDecodedOperandImm *imm = &operands[i].imm;
+
+        if (operands[i].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && imm->is_relative) {
+            uint32_t target = eip + instruction->length + (uint32_t)imm->value.s;
+
+            imm->value.s = (int64_t)target - ((int64_t)eip + instruction->length);
+        }
+    }
+}
+
 void decode_format(const struct insn *insn, uint32_t eip, char *text, size_t size)
 {
     ZydisDecodedInstruction instruction;
@@ -44,6 +60,7 @@ void decode_format(const struct insn *insn, uint32_t eip, char *text, size_t siz
         format_bytes(insn, text, size);
         return;
     }
+    wrap_targets(&instruction, operands, eip);
     ZydisFormatterSetProperty(&formatter, ZYDIS_FORMATTER_PROP_HEX_UPPERCASE, ZYAN_FALSE);
     ZydisFormatterSetProperty(&formatter, ZYDIS_FORMATTER_PROP_ADDR_PADDING_ABSOLUTE, ZYDIS_PADDING_DISABLED);
     ZydisFormatterSetProperty(&formatter, ZYDIS_FORMATTER_PROP_DISP_PADDING, ZYDIS_PADDING_DISABLED);
