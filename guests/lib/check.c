@@ -50,6 +50,15 @@ void check_trap(const char *name, struct trap trap, uint32_t vector, uint32_t er
               trap.error, trap.eip, trap_name(vector), error, (uint32_t)(uintptr_t)code);
 }
 
+void check_page_fault(const char *name, struct trap trap, uint32_t error, uint32_t cr2)
+{
+    bool as_expected = trap.vector == VECTOR_PF && trap.error == error && trap.cr2 == cr2;
+    count(name, as_expected);
+    if (!as_expected)
+        print("FAIL %s: got %s(%x) cr2 %08x, expected #PF(%x) cr2 %08x\n", name, trap_name(trap.vector),
+              trap.error, trap.cr2, error, cr2);
+}
+
 void check_returned(const char *name, struct trap trap)
 {
     count(name, trap.vector == NO_TRAP);

@@ -117,10 +117,16 @@ const char *trap_name(unsigned vector);                        /* "#GP" */
 enum { SYSCALL_VECTOR = 0x30 }; /* a gate that ring 3 may use */
 enum { NO_TRAP = 0xffffffff };
 
-/* The trap that ended a probe. If the code simply returned, vector is NO_TRAP. */
+/* The registers that a probe gives to its code. probe_registers keeps its values until they are changed. */
+struct registers {
+    uint32_t eax, ecx, edx, ebx, esi, edi;
+};
+extern struct registers probe_registers;
+
+/* The trap that ended a probe, and the registers then. If the code simply returned, vector is NO_TRAP. */
 struct trap {
     uint32_t vector, error, eip, cs, eflags, esp, cr2;
-    uint32_t eax, ecx, edi, esi;
+    struct registers registers;
 };
 
 /*
@@ -133,6 +139,7 @@ struct trap probe_user(void (*code)(void));
 struct trap probe_user_with(void (*code)(void), uint32_t esp, uint32_t eflags);
 /* The usual check: this vector, this error code (0 if the vector has none), eip at the first instruction. */
 void check_trap(const char *name, struct trap trap, uint32_t vector, uint32_t error, void (*code)(void));
+void check_page_fault(const char *name, struct trap trap, uint32_t error, uint32_t cr2);
 void check_returned(const char *name, struct trap trap);
 
 /* Snippets of assembly to probe, as functions. */

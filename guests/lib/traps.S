@@ -59,7 +59,16 @@ trap_entry:
 
 /* ---- probes: call code; come back by its return, or by trap_dispatch sending us to probe_recover ---- */
 
-        .globl probe_call               /* void probe_call(void (*code)(void)) */
+        .macro load_registers in        /* struct registers at \in, which is eax itself */
+        mov     4(\in), %ecx
+        mov     8(\in), %edx
+        mov     12(\in), %ebx
+        mov     16(\in), %esi
+        mov     20(\in), %edi
+        mov     (\in), \in
+        .endm
+
+        .globl probe_call               /* (code, const struct registers *in, struct registers *out) */
         .type probe_call, @function
 probe_call:
         push    %ebp
@@ -67,11 +76,22 @@ probe_call:
         push    %esi
         push    %edi
         mov     %esp, probe_esp
-        call    *20(%esp)
+        mov     20(%esp), %ebp          /* code */
+        mov     24(%esp), %eax          /* in */
+        load_registers %eax
+        call    *%ebp
+        mov     probe_esp, %esp
+        mov     28(%esp), %ebp          /* out */
+        mov     %eax, (%ebp)
+        mov     %ecx, 4(%ebp)
+        mov     %edx, 8(%ebp)
+        mov     %ebx, 12(%ebp)
+        mov     %esi, 16(%ebp)
+        mov     %edi, 20(%ebp)
         jmp     probe_return
         .size probe_call, . - probe_call
 
-        .globl probe_enter_user         /* void probe_enter_user(uint32_t eip, uint32_t esp, uint32_t eflags) */
+        .globl probe_enter_user         /* (eip, esp, eflags, const struct registers *in) */
         .type probe_enter_user, @function
 probe_enter_user:
         push    %ebp
@@ -79,17 +99,17 @@ probe_enter_user:
         push    %esi
         push    %edi
         mov     %esp, probe_esp
-        mov     20(%esp), %eax          /* eip */
-        mov     24(%esp), %ecx          /* esp */
-        mov     28(%esp), %edx          /* eflags */
         mov     $USER_DATA, %ebx
         mov     %ebx, %ds
         mov     %ebx, %es
-        push    %ebx                    /* the frame of a trap that never happened */
-        push    %ecx
-        push    %edx
-        push    $USER_CODE
-        push    %eax
+        mov     %esp, %ebp              /* build the frame of a trap that never happened */
+        push    %ebx                    /* ss */
+        push    24(%ebp)                /* esp */
+        push    28(%ebp)                /* eflags */
+        push    $USER_CODE              /* cs */
+        push    20(%ebp)                /* eip */
+        mov     32(%ebp), %eax          /* in */
+        load_registers %eax
         iret
         .size probe_enter_user, . - probe_enter_user
 

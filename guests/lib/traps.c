@@ -6,8 +6,8 @@
 #include "guest.h"
 
 extern uint8_t trap_stubs[256][16];
-void probe_call(void (*code)(void));
-void probe_enter_user(uint32_t eip, uint32_t esp, uint32_t eflags);
+void probe_call(void (*code)(void), const struct registers *in, struct registers *out);
+void probe_enter_user(uint32_t eip, uint32_t esp, uint32_t eflags, const struct registers *in);
 void probe_recover(void);
 
 uint64_t idt[256] __attribute__((aligned(8)));
@@ -15,6 +15,7 @@ uint64_t idt[256] __attribute__((aligned(8)));
 static trap_handler *handlers[256];
 static bool probing;
 static struct trap probed;
+struct registers probe_registers;
 
 static const char *const names[] = {"#DE", "#DB",       "NMI",      "#BP", "#OF", "#BR", "#UD",
                                     "#NM", "#DF",       "vector 9", "#TS", "#NP", "#SS", "#GP",
@@ -70,10 +71,7 @@ void trap_dispatch(struct trap_frame *frame)
         .eflags = frame->eflags,
         .esp = from_user ? frame->esp : (uintptr_t)(&frame->eflags + 1),
         .cr2 = cr2,
-        .eax = frame->eax,
-        .ecx = frame->ecx,
-        .edi = frame->edi,
-        .esi = frame->esi,
+        .registers = {frame->eax, frame->ecx, frame->edx, frame->ebx, frame->esi, frame->edi},
     };
     probing = false; /* a trap in the recovery is not expected */
     frame->eip = (uintptr_t)probe_recover;
@@ -85,7 +83,7 @@ struct trap probe_kernel(void (*code)(void))
 {
     probed = (struct trap){.vector = NO_TRAP};
     probing = true;
-    probe_call(code);
+    probe_call(code, &probe_registers, &probed.registers);
     probing = false;
     return probed;
 }
@@ -99,7 +97,7 @@ struct trap probe_user_with(void (*code)(void), uint32_t esp, uint32_t eflags)
 {
     probed = (struct trap){.vector = NO_TRAP};
     probing = true;
-    probe_enter_user((uintptr_t)code, esp, eflags | EFLAGS_FIXED);
+    probe_enter_user((uintptr_t)code, esp, eflags | EFLAGS_FIXED, &probe_registers);
     if (probed.vector == SYSCALL_VECTOR && probed.eip == (uintptr_t)user_return + 2)
         probed.vector = NO_TRAP; /* it returned */
     return probed;
