@@ -29,31 +29,31 @@ struct i8254_channel {
     enum i8254_access access;
     bool gate;
 
-    /* The counting element. It held `count` at `start`, and one less at each later pulse. */
-    bool running;   /* a count was loaded or is about to be (start may be ahead) */
-    bool paused;    /* GATE stopped it after `elapsed` pulses (modes 0 and 4) */
-    uint32_t count; /* 1-65536 */
+    /* The counting element: it holds `count` at `start`, and one less at each later pulse. */
+    bool running;         /* loaded since the control word, or about to be (start is ahead) */
+    bool paused;          /* GATE stopped it `elapsed` pulses after its load (not in modes 1 and 5) */
+    bool out_until_start; /* OUT while there is no load, or before it takes effect */
+    uint32_t count;       /* in pulses, 1-65536 */
     i8254_clk start, elapsed;
-    bool triggered; /* modes 1 and 5: since the last control word */
 
     /* The count register, for the next load. */
-    uint32_t next_count;
-    bool next_pending; /* written, not yet loaded: the status byte's null count */
+    uint32_t next_count;  /* in pulses; 0: not written since the control word */
+    bool next_pending;    /* not loaded yet; the status byte calls it null count */
+    i8254_clk next_start; /* when the running period ends and it will be loaded (modes 2 and 3) */
 
     /* The bus side. */
     bool write_msb_next, read_msb_next;
     uint8_t written_lsb;
+    bool count_latched, status_latched;
     uint16_t latched_count;
-    uint8_t latched_bytes; /* still to be read, 0: nothing is latched */
-    bool status_latched;
     uint8_t latched_status;
 };
 
 struct i8254 {
     struct i8254_channel channel[I8254_CHANNELS];
-    bool speaker_enabled; /* port 0x61 bit 1 */
-    bool irq_level;       /* OUT of channel 0 as last driven */
-    i8254_clk irq_time;   /* when */
+    uint8_t port_b;     /* port 0x61, the four bits that can be written */
+    bool irq_level;     /* OUT of channel 0 as last driven, */
+    i8254_clk irq_time; /* and when */
 
     struct timer timer; /* the next change of channel 0's OUT */
     struct clock *clock;
