@@ -1,10 +1,12 @@
 /*
  * monitor: the virtual machine, its run loop, and everything a person touches (loader, trace, commands).
  *
- * An engine is a source of exits and nothing more: engine->run() runs guest code until something needs the monitor;
- * vm_handle_exit() does not know which engine it came from, nor that signals exist. Unit tests feed it synthetic exits.
+ * An engine is a source of exits and nothing more: engine->run() runs guest code until something needs the
+ * monitor; vm_handle_exit() does not know which engine it came from, nor that signals exist. Unit tests feed
+ * it synthetic exits.
  *
- * Read next: run.c (the loop, on one page), exit.c (what is done about an exit), machine.c (how the parts are joined).
+ * Read next: run.c (the loop, on one page), exit.c (what is done about an exit), machine.c (how the parts are
+ * joined).
  */
 #ifndef RING3_MONITOR_H
 #define RING3_MONITOR_H
@@ -19,39 +21,42 @@ struct vm;
 
 /* EXIT_REASON(enumerator, name in traces and statistics) */
 #define EXIT_REASONS(EXIT_REASON)                                                                            \
-    EXIT_REASON(EXIT_EXCEPTION, "exception")   /* the CPU raised fault.vector; #GP and #UD are where sensitive instructions come from */ \
+    EXIT_REASON(EXIT_EXCEPTION, "exception") /* the CPU raised fault.vector; #GP and #UD are where sensitive \
+                                                instructions come from */                                    \
     EXIT_REASON(EXIT_PAGE_FAULT, "page-fault") /* #PF: fault.cr2 (guest linear) and fault.error */           \
     EXIT_REASON(EXIT_HOST_CALL, "host-call")   /* a system call instruction was kept from the host kernel */ \
     EXIT_REASON(EXIT_INTERRUPTED, "interrupted") /* a host timer or input: nothing happened in the guest */  \
-    EXIT_REASON(EXIT_STEP, "step")             /* one instruction was run because vm->single_step is on */
+    EXIT_REASON(EXIT_STEP, "step")               /* one instruction was run because vm->single_step is on */
 
 enum exit_reason {
 #define EXIT_REASON(enumerator, name) enumerator,
     EXIT_REASONS(EXIT_REASON)
 #undef EXIT_REASON
-    EXIT_REASON_COUNT
+        EXIT_REASON_COUNT
 };
 
 struct vm_exit {
     enum exit_reason reason;
     struct fault fault;
-    uint64_t host_ns; /* machine-independent cost: when the guest stopped (monotonic host ns), if vm->timed; else 0 */
+    uint64_t host_ns; /* machine-independent cost: when the guest stopped (monotonic host ns), if vm->timed;
+                         else 0 */
 };
 
 /* What was done about it: DISPOSITION(enumerator, name) */
 #define DISPOSITIONS(DISPOSITION)                                                                            \
-    DISPOSITION(DISPOSITION_EMULATED, "emulated")   /* the instruction was run on virtual state */           \
-    DISPOSITION(DISPOSITION_REFLECTED, "reflected") /* the guest's own exception: delivered through its IDT */ \
-    DISPOSITION(DISPOSITION_FILLED, "filled")       /* the shadow now maps the page */                       \
-    DISPOSITION(DISPOSITION_RESUMED, "resumed")     /* nothing to do */                                      \
-    DISPOSITION(DISPOSITION_STOPPED, "stopped")     /* the run ends here */                                  \
+    DISPOSITION(DISPOSITION_EMULATED, "emulated") /* the instruction was run on virtual state */             \
+    DISPOSITION(DISPOSITION_REFLECTED,                                                                       \
+                "reflected")                    /* the guest's own exception: delivered through its IDT */   \
+    DISPOSITION(DISPOSITION_FILLED, "filled")   /* the shadow now maps the page */                           \
+    DISPOSITION(DISPOSITION_RESUMED, "resumed") /* nothing to do */                                          \
+    DISPOSITION(DISPOSITION_STOPPED, "stopped") /* the run ends here */                                      \
     DISPOSITION(DISPOSITION_INTERRUPT, "interrupt") /* not an exit: a device interrupt was delivered */
 
 enum disposition {
 #define DISPOSITION(enumerator, name) enumerator,
     DISPOSITIONS(DISPOSITION)
 #undef DISPOSITION
-    DISPOSITION_COUNT
+        DISPOSITION_COUNT
 };
 
 const char *exit_reason_name(enum exit_reason reason);
@@ -75,16 +80,19 @@ struct engine {
     void (*arm)(void *state, uint64_t host_ns);
 };
 
-/* ---- events: one for each exit and each interrupt, for the trace, the statistics and the stepper -------- */
+/* ---- events: one for each exit and each interrupt, for the trace, the statistics and the stepper --------
+ */
 
 enum note_kind {
-    NOTE_PORT_READ, NOTE_PORT_WRITE,     /* address, size, value */
-    NOTE_MEMORY_READ, NOTE_MEMORY_WRITE, /* a device's memory: address (gpa), size, value */
-    NOTE_INJECTED,                       /* vector, has_error, error, injection */
-    NOTE_UNCLAIMED,                      /* an access that no device answers: is_write in `flag`, space in `size >> 8` */
-    NOTE_UNKNOWN_MSR,                    /* address = index, flag = is_write, value */
-    NOTE_LINE,                           /* name, address = pin, flag = level */
-    NOTE_SHADOW,                         /* change, address = first gva, size = pages */
+    NOTE_PORT_READ,
+    NOTE_PORT_WRITE, /* address, size, value */
+    NOTE_MEMORY_READ,
+    NOTE_MEMORY_WRITE, /* a device's memory: address (gpa), size, value */
+    NOTE_INJECTED,     /* vector, has_error, error, injection */
+    NOTE_UNCLAIMED,    /* an access that no device answers: is_write in `flag`, space in `size >> 8` */
+    NOTE_UNKNOWN_MSR,  /* address = index, flag = is_write, value */
+    NOTE_LINE,         /* name, address = pin, flag = level */
+    NOTE_SHADOW,       /* change, address = first gva, size = pages */
 };
 
 struct note {
@@ -102,6 +110,9 @@ struct note {
 
 #define EVENT_MAX_NOTES 24
 
+/* --clock=virtual begins at this Unix time (ns): 2000-01-01 00:00:00 UTC, in every run. */
+#define VIRTUAL_WALL_START (INT64_C(946684800) * 1000000000)
+
 struct vm_event {
     uint64_t sequence; /* from 1 */
     uint64_t time;     /* machine time, ns */
@@ -109,10 +120,11 @@ struct vm_event {
     enum disposition disposition;
     bool has_insn, is_patched; /* is_patched: the byte in memory is ours, `insn` is the original */
     struct insn insn;
-    struct vcpu before;        /* the processor at the exit; vm->vcpu is after */
+    struct vcpu before; /* the processor at the exit; vm->vcpu is after */
     unsigned n_notes, dropped_notes;
     struct note note[EVENT_MAX_NOTES];
-    /* Host cost in ns (when vm->timed): from the guest stopping to the exit being in the monitor's hands, handling. */
+    /* Host cost in ns (when vm->timed): from the guest stopping to the exit being in the monitor's hands,
+     * handling. */
     uint64_t capture_ns, handle_ns;
 };
 
@@ -128,8 +140,11 @@ struct vm_observer {
 enum clock_mode { CLOCK_HOST, CLOCK_VIRTUAL };
 enum holes_mode { HOLES_EXPOSE, HOLES_PATCH };
 
+struct insn_cache;  /* fetch.h */
 struct patch_table; /* patch.h */
 struct symbols;     /* symbols.h */
+
+#define CONSOLE_OVER SIZE_MAX
 
 struct vm_config {
     uint64_t ram_size;
@@ -142,8 +157,11 @@ struct vm_config {
     void *console;
     void (*console_write)(void *console, const void *bytes, size_t n);
     void (*console_screen)(void *console, const struct screen *screen);
-    /* Waits until input, or `timeout_ns` (UINT64_MAX: no limit) is over, then puts up to n bytes; 0 n: only waits. */
+    /* Waits until input, a signal, or `timeout_ns` (UINT64_MAX: no limit) is over, then puts up to n bytes; n
+     * of 0 only waits. Returns how many, or CONSOLE_OVER at the end of input. */
     size_t (*console_read)(void *console, uint8_t *bytes, size_t n, uint64_t timeout_ns);
+    /* Called whenever attention was set: SIGTERM, --timeout, Ctrl-A x become vm_stop here. */
+    void (*poll)(void *console, struct vm *vm);
 };
 
 struct vm {
@@ -160,17 +178,27 @@ struct vm {
     /* Virtual time (CLOCK_VIRTUAL), and the host time of power-on (CLOCK_HOST). */
     uint64_t virtual_ns, host_start_ns;
 
+    uint64_t next_deadline; /* of the clock; CLOCK_NO_DEADLINE: none */
+    uint64_t next_input;    /* machine time at which the console is asked for input again */
+    bool is_input_over;     /* the console has no more input, ever */
+    uint8_t input[64];      /* read from the console, not yet taken by the board */
+    size_t n_input;
+    bool deadline_moved; /* the host timer must be armed again */
+
     uint64_t n_exits;
-    bool single_step; /* run() returns EXIT_STEP after each instruction */
-    bool timed;       /* measure host costs for events */
+    uint64_t spin_exits, spin_cpu_ns; /* --clock=virtual: when the guest last did something */
+    bool single_step;                 /* run() returns EXIT_STEP after each instruction */
+    bool timed;                       /* measure host costs for events */
 
     enum stop_reason stop_reason;
     uint32_t stop_value; /* isa-debug-exit */
     char stop_text[512];
 
-    /* Set from asynchronous signal handlers; read by the run loop and the engine's last check before the guest. */
+    /* Set from asynchronous signal handlers; read by the run loop and the engine's last check before the
+     * guest. */
     volatile int attention;
 
+    struct insn_cache *insn_cache; /* fetch.c; rebuilt at will */
     struct patch_table *patches;   /* NULL: --holes expose */
     const struct symbols *symbols; /* NULL: none */
     struct vm_observer observer[VM_MAX_OBSERVERS];
@@ -182,7 +210,8 @@ struct vm {
 bool vm_create(struct vm *vm, const struct vm_config *config, const struct engine *engine, char *error,
                size_t error_size);
 void vm_destroy(struct vm *vm);
-void vm_observe(struct vm *vm, void (*event)(void *ctx, const struct vm *vm, const struct vm_event *event), void *ctx);
+void vm_observe(struct vm *vm, void (*event)(void *ctx, const struct vm *vm, const struct vm_event *event),
+                void *ctx);
 
 /* Runs until vm_is_stopped(). */
 void vm_run(struct vm *vm);
@@ -193,8 +222,10 @@ static inline bool vm_is_stopped(const struct vm *vm)
 {
     return vm->stop_reason != STOP_NONE;
 }
-/* First reason wins. `format` says what happened in one line; the place (cs:eip, symbol) is added by the caller of vm_run. */
-void vm_stop(struct vm *vm, enum stop_reason reason, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* First reason wins. `format` says what happened in one line; the place (cs:eip, symbol) is added by the
+ * caller of vm_run. */
+void vm_stop(struct vm *vm, enum stop_reason reason, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 /* Guest linear memory as a debugger reads it: no faults, no A/D bits. Returns how many bytes were there. */
 size_t vm_peek(struct vm *vm, gva_t gva, void *buf, size_t n);
 

@@ -1,6 +1,7 @@
 /*
- * A synchronous fault in the monitor's own code is a bug of ours. The report is made with fixed buffers and write(2):
- * what faulted, what the guest was doing, and the monitor's backtrace, which libunwind takes through the signal frame.
+ * A synchronous fault in the monitor's own code is a bug of ours. The report is made with fixed buffers and
+ * write(2): what faulted, what the guest was doing, and the monitor's backtrace, which libunwind takes
+ * through the signal frame.
  */
 #define UNW_LOCAL_ONLY
 #include "signals/crash.h"
@@ -55,7 +56,8 @@ static void say_backtrace(ucontext_t *uc)
 {
     unw_cursor_t cursor;
 
-    /* On x86-64 libunwind's context is the ucontext; the flag says that its first frame was interrupted, not called. */
+    /* On x86-64 libunwind's context is the ucontext; the flag says that its first frame was interrupted, not
+     * called. */
     if (unw_init_local2(&cursor, (unw_context_t *)uc, UNW_INIT_SIGNAL_FRAME) != 0) {
         say("backtrace: libunwind cannot start\n");
         return;
@@ -82,8 +84,8 @@ void crash_report(int signo, const siginfo_t *info, ucontext_t *uc)
 
     if (is_crashing++)
         _exit(1); /* the report itself faulted: what is out is out */
-    say("ring3: the monitor itself faulted: %s (trap %d, error %#x) at ring3+0x%lx, address %p\n", strsignal(signo),
-        (int)uc->uc_mcontext.gregs[REG_TRAPNO], (unsigned)uc->uc_mcontext.gregs[REG_ERR],
+    say("ring3: the monitor itself faulted: %s (trap %d, error %#x) at ring3+0x%lx, address %p\n",
+        strsignal(signo), (int)uc->uc_mcontext.gregs[REG_TRAPNO], (unsigned)uc->uc_mcontext.gregs[REG_ERR],
         (unsigned long)((uintptr_t)uc->uc_mcontext.gregs[REG_RIP] - (uintptr_t)__ehdr_start), info->si_addr);
     if (crash_vcpu != NULL)
         say_guest(crash_vcpu);

@@ -1,6 +1,7 @@
 /*
- * The trap engine's side of the run loop: before the guest runs, its segments and view are made true on the host; after
- * it stopped, the captured state goes back to the vcpu and the signal becomes an exit. Read next: entry.S, frame.c.
+ * The trap engine's side of the run loop: before the guest runs, its segments and view are made true on the
+ * host; after it stopped, the captured state goes back to the vcpu and the signal becomes an exit. Read next:
+ * entry.S, frame.c.
  */
 #include <asm/prctl.h>
 #include <errno.h>
@@ -22,8 +23,9 @@
 #include "signals/world.h"
 #include "vcpu/fail.h"
 
-/* Guest linear 0 lies at this host address, so that vm.mmap_min_addr (64 KiB) leaves it usable. Compat-mode addresses
- * wrap at 4 GiB, so one 64 KiB hole remains; this choice puts it at fee00000, the local APIC: never RAM. */
+/* Guest linear 0 lies at this host address, so that vm.mmap_min_addr (64 KiB) leaves it usable. Compat-mode
+ * addresses wrap at 4 GiB, so one 64 KiB hole remains; this choice puts it at fee00000, the local APIC: never
+ * RAM. */
 #define WINDOW_BIAS       0x01200000u
 #define WINDOW_FIRST      0x10000ul
 #define WINDOW_END        0x100000000ul
@@ -35,8 +37,8 @@
 
 /* EFLAGS bits that the CPU keeps for us; the others are virtual. AC is added where the guest enabled it. */
 #define NATIVE_FLAGS                                                                                         \
-    (EFLAGS_CF | EFLAGS_PF | EFLAGS_AF | EFLAGS_ZF | EFLAGS_SF | EFLAGS_OF | EFLAGS_DF | EFLAGS_TF | EFLAGS_NT |  \
-     EFLAGS_RF | EFLAGS_ID)
+    (EFLAGS_CF | EFLAGS_PF | EFLAGS_AF | EFLAGS_ZF | EFLAGS_SF | EFLAGS_OF | EFLAGS_DF | EFLAGS_TF |         \
+     EFLAGS_NT | EFLAGS_RF | EFLAGS_ID)
 
 struct trap_state {
     struct vm *vm;
@@ -54,18 +56,20 @@ struct trap_state {
 
 static bool vector_has_error(int vector)
 {
-    return vector == EXCEPTION_DF || (vector >= EXCEPTION_TS && vector <= EXCEPTION_PF) || vector == EXCEPTION_AC;
+    return vector == EXCEPTION_DF || (vector >= EXCEPTION_TS && vector <= EXCEPTION_PF) ||
+           vector == EXCEPTION_AC;
 }
 
 /* ---- into the guest ------------------------------------------------------------------------------------ */
 
 static bool segment_equal(const struct segment *a, const struct segment *b)
 {
-    return a->base == b->base && a->limit == b->limit && a->attributes == b->attributes && a->selector == b->selector;
+    return a->base == b->base && a->limit == b->limit && a->attributes == b->attributes &&
+           a->selector == b->selector;
 }
 
-/* A segment register that holds nothing usable: the guest's use of it must fault, as it does through a null selector. SS
- * cannot be null in compat mode at CPL 3, so it gets a descriptor without a valid offset. */
+/* A segment register that holds nothing usable: the guest's use of it must fault, as it does through a null
+ * selector. SS cannot be null in compat mode at CPL 3, so it gets a descriptor without a valid offset. */
 static uint16_t mirror_unusable(struct trap_state *state, int index, bool *is_new)
 {
     static const struct segment nothing = {.attributes = SEGMENT_DB | SEGMENT_WRITABLE, .base = 1};
@@ -118,8 +122,8 @@ static void exit_with_fetch_fault(struct vm_exit *exit, gva_t address, bool is_u
                                        .cr2 = address}};
 }
 
-/* Makes the host's segments and the window's view those of the vcpu. false: the guest cannot be entered at this EIP, and
- * *exit says why. */
+/* Makes the host's segments and the window's view those of the vcpu. false: the guest cannot be entered at
+ * this EIP, and *exit says why. */
 static bool prepare(struct trap_state *state, struct vm_exit *exit)
 {
     struct vm *vm = state->vm;
@@ -131,15 +135,17 @@ static bool prepare(struct trap_state *state, struct vm_exit *exit)
 
     *exit = (struct vm_exit){.reason = EXIT_INTERRUPTED};
     if (!vcpu_is_protected(vcpu) || vcpu_is_v8086(vcpu)) {
-        vm_stop(vm, STOP_IMPOSSIBLE, "the guest went into %s mode, which no 64-bit host can run natively; "
-                                     "the trap engine runs 32-bit protected mode only",
+        vm_stop(vm, STOP_IMPOSSIBLE,
+                "the guest went into %s mode, which no 64-bit host can run natively; "
+                "the trap engine runs 32-bit protected mode only",
                 vcpu_is_v8086(vcpu) ? "virtual-8086" : "real");
         return false;
     }
     if ((vcpu->segment[SEG_SS].attributes & SEGMENT_P) != 0 &&
         (vcpu->segment[SEG_SS].attributes & SEGMENT_DB) == 0) {
         /* IRETQ to a 16-bit stack loads SP alone and leaves the monitor's bits in the upper half of ESP. */
-        vm_stop(vm, STOP_IMPOSSIBLE, "the guest loaded a 16-bit stack segment, which the trap engine cannot enter");
+        vm_stop(vm, STOP_IMPOSSIBLE,
+                "the guest loaded a 16-bit stack segment, which the trap engine cannot enter");
         return false;
     }
     if (is_user != state->is_user || !state->has_mirror) {
@@ -197,8 +203,9 @@ static void enter_state(struct trap_state *state)
 
 /* ---- out of the guest ---------------------------------------------------------------------------------- */
 
-/* The guest loaded a segment register natively, with a selector that the host accepts: a hole. The vcpu follows what
- * the CPU did, so that the hole shows its full consequence (a host-flat segment does not carry the bias). */
+/* The guest loaded a segment register natively, with a selector that the host accepts: a hole. The vcpu
+ * follows what the CPU did, so that the hole shows its full consequence (a host-flat segment does not carry
+ * the bias). */
 static bool follow_native_load(struct trap_state *state, int index, uint16_t selector)
 {
     struct segment *segment = &state->vm->vcpu.segment[index];
@@ -209,22 +216,26 @@ static bool follow_native_load(struct trap_state *state, int index, uint16_t sel
     if (mirror != NULL) {
         segment->base = mirror->base - WINDOW_BIAS;
         segment->limit = mirror->is_paged ? mirror->limit << PAGE_SHIFT | PAGE_MASK : mirror->limit;
-        segment->attributes = (uint16_t)(SEGMENT_P | SEGMENT_S | SEGMENT_DPL | SEGMENT_ACCESSED |
-                                         (mirror->is_code ? SEGMENT_CODE : 0) | (mirror->is_down ? SEGMENT_DOWN : 0) |
-                                         (mirror->is_restricted ? 0 : SEGMENT_WRITABLE) |
-                                         (mirror->is_32bit ? SEGMENT_DB : 0) | (mirror->is_paged ? SEGMENT_G : 0));
+        segment->attributes =
+            (uint16_t)(SEGMENT_P | SEGMENT_S | SEGMENT_DPL | SEGMENT_ACCESSED |
+                       (mirror->is_code ? SEGMENT_CODE : 0) | (mirror->is_down ? SEGMENT_DOWN : 0) |
+                       (mirror->is_restricted ? 0 : SEGMENT_WRITABLE) | (mirror->is_32bit ? SEGMENT_DB : 0) |
+                       (mirror->is_paged ? SEGMENT_G : 0));
     } else if (selector == HOST_CS_COMPAT || selector == HOST_DS) {
         segment->base = 0u - WINDOW_BIAS;
         segment->limit = UINT32_MAX;
-        segment->attributes = (uint16_t)(SEGMENT_P | SEGMENT_S | SEGMENT_DPL | SEGMENT_ACCESSED | SEGMENT_WRITABLE |
-                                         SEGMENT_DB | SEGMENT_G | (selector == HOST_CS_COMPAT ? SEGMENT_CODE : 0));
+        segment->attributes =
+            (uint16_t)(SEGMENT_P | SEGMENT_S | SEGMENT_DPL | SEGMENT_ACCESSED | SEGMENT_WRITABLE |
+                       SEGMENT_DB | SEGMENT_G | (selector == HOST_CS_COMPAT ? SEGMENT_CODE : 0));
     } else {
-        return (selector & ~SELECTOR_RPL) == 0; /* null is a legal state of DS ES FS GS, anything else is not ours */
+        return (selector & ~SELECTOR_RPL) ==
+               0; /* null is a legal state of DS ES FS GS, anything else is not ours */
     }
     return true;
 }
 
-/* Copies the captured state to the vcpu. false: the guest left the segments in a state that cannot be followed. */
+/* Copies the captured state to the vcpu. false: the guest left the segments in a state that cannot be
+ * followed. */
 static bool leave_state(struct trap_state *state)
 {
     struct vm *vm = state->vm;
@@ -233,8 +244,11 @@ static bool leave_state(struct trap_state *state)
     const struct {
         int index;
         uint16_t selector;
-    } now[] = {{SEG_SS, (uint16_t)world->iret.ss}, {SEG_DS, world->ds}, {SEG_ES, world->es},
-               {SEG_FS, world->fs},                {SEG_GS, world->gs}};
+    } now[] = {{SEG_SS, (uint16_t)world->iret.ss},
+               {SEG_DS, world->ds},
+               {SEG_ES, world->es},
+               {SEG_FS, world->fs},
+               {SEG_GS, world->gs}};
     uint32_t native = NATIVE_FLAGS;
 
     if (vm->single_step)
@@ -248,7 +262,8 @@ static bool leave_state(struct trap_state *state)
             continue;
         if (!follow_native_load(state, now[i].index, now[i].selector)) {
             vm_stop(vm, STOP_IMPOSSIBLE,
-                    "the guest loaded the host's selector %04x into a segment register, and the CPU did not trap it "
+                    "the guest loaded the host's selector %04x into a segment register, and the CPU did not "
+                    "trap it "
                     "(a virtualization hole; --holes patch closes it)",
                     now[i].selector);
             return false;
@@ -258,8 +273,9 @@ static bool leave_state(struct trap_state *state)
     return true;
 }
 
-/* A system call instruction in 32-bit code, kept from the host kernel by the sandbox. After int 0x80 EIP and CS are the
- * guest's; after sysenter or syscall the kernel has put its own landing pad there, and the guest's EIP is lost. */
+/* A system call instruction in 32-bit code, kept from the host kernel by the sandbox. After int 0x80 EIP and
+ * CS are the guest's; after sysenter or syscall the kernel has put its own landing pad there, and the guest's
+ * EIP is lost. */
 static void classify_host_call(struct trap_state *state, struct vm_exit *exit)
 {
     static const uint8_t int_0x80[2] = {0xcd, 0x80};
@@ -268,14 +284,16 @@ static void classify_host_call(struct trap_state *state, struct vm_exit *exit)
     uint8_t bytes[2];
     gva_t start = vcpu->segment[SEG_CS].base + vcpu->eip - sizeof int_0x80;
 
-    if (trap_world.iret.cs == state->selector[SEG_CS] && vm_peek(vm, start, bytes, sizeof bytes) == sizeof bytes &&
+    if (trap_world.iret.cs == state->selector[SEG_CS] &&
+        vm_peek(vm, start, bytes, sizeof bytes) == sizeof bytes &&
         memcmp(bytes, int_0x80, sizeof bytes) == 0) {
         vcpu->eip -= sizeof int_0x80; /* to the instruction, as for every fault */
         exit->reason = EXIT_HOST_CALL;
         return;
     }
     vm_stop(vm, STOP_IMPOSSIBLE,
-            "the guest executed sysenter or syscall, which this host's kernel took and whose return address it lost "
+            "the guest executed sysenter or syscall, which this host's kernel took and whose return address "
+            "it lost "
             "(a virtualization hole: `ring3 check` finds it, --holes patch closes it)");
 }
 
@@ -305,14 +323,16 @@ static void classify_fault(struct trap_state *state, struct vm_exit *exit)
     case EXCEPTION_PF:
         exit->reason = EXIT_PAGE_FAULT;
         exit->fault.cr2 = world->cr2 - WINDOW_BIAS;
-        exit->fault.error = (world->error & (PF_WRITE | PF_FETCH | PF_PRESENT)) | (vcpu->cpl == 3 ? PF_USER : 0);
+        exit->fault.error =
+            (world->error & (PF_WRITE | PF_FETCH | PF_PRESENT)) | (vcpu->cpl == 3 ? PF_USER : 0);
         break;
     case EXCEPTION_DB:
         if (vm->single_step && (vcpu->eflags & EFLAGS_TF) == 0)
             exit->reason = EXIT_STEP;
         break;
     case EXCEPTION_AC:
-        /* The guest set AC natively (a hole) where its own CR0.AM or CPL makes it harmless: the virtual flag keeps it. */
+        /* The guest set AC natively (a hole) where its own CR0.AM or CPL makes it harmless: the virtual flag
+         * keeps it. */
         if ((vcpu->cr0 & CR0_AM) == 0 || vcpu->cpl != 3) {
             vcpu->eflags |= EFLAGS_AC;
             exit->reason = EXIT_INTERRUPTED;
@@ -370,8 +390,8 @@ static struct shadow_window trap_window(void *opaque)
 static void trap_arm(void *opaque, uint64_t host_ns)
 {
     struct trap_state *state = opaque;
-    struct itimerspec when = {.it_value = {.tv_sec = (time_t)(host_ns / 1000000000u),
-                                           .tv_nsec = (long)(host_ns % 1000000000u)}};
+    struct itimerspec when = {
+        .it_value = {.tv_sec = (time_t)(host_ns / 1000000000u), .tv_nsec = (long)(host_ns % 1000000000u)}};
 
     if (timer_settime(state->timer, TIMER_ABSTIME, &when, NULL) != 0)
         die("timer_settime: %s", strerror(errno));
@@ -390,7 +410,8 @@ static void trap_destroy(void *opaque)
     free(state);
 }
 
-/* The alternate stack must lie where no guest ESP reaches, or the kernel would write a frame into the guest. */
+/* The alternate stack must lie where no guest ESP reaches, or the kernel would write a frame into the guest.
+ */
 static bool create_stack(struct trap_state *state, char *error, size_t error_size)
 {
     stack_t stack = {.ss_size = ALTERNATE_STACK_SIZE};
@@ -398,7 +419,8 @@ static bool create_stack(struct trap_state *state, char *error, size_t error_siz
     state->stack = mmap(NULL, ALTERNATE_STACK_SIZE, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);
     stack.ss_sp = state->stack;
-    if (state->stack == MAP_FAILED || (uintptr_t)state->stack < WINDOW_END || sigaltstack(&stack, NULL) != 0) {
+    if (state->stack == MAP_FAILED || (uintptr_t)state->stack < WINDOW_END ||
+        sigaltstack(&stack, NULL) != 0) {
         snprintf(error, error_size, "cannot make the signal stack above 4 GiB: %s", strerror(errno));
         return false;
     }
@@ -412,7 +434,8 @@ static bool create_window(char *error, size_t error_size)
 
     if (window != (void *)WINDOW_FIRST) {
         snprintf(error, error_size,
-                 "cannot reserve the low 4 GiB of the process: %s (is something mapped there? `ring3 doctor` tells)",
+                 "cannot reserve the low 4 GiB of the process: %s (is something mapped there? `ring3 doctor` "
+                 "tells)",
                  strerror(errno));
         return false;
     }

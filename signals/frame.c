@@ -1,7 +1,7 @@
 /*
- * The signal frame: everything in ring3 that touches a ucontext. The two capture functions are called by the assembly of
- * entry.S on the alternate stack; they verify whose fault it is, copy the guest's state into the world, and return.
- * What the fault means is engine.c's business. Read next: engine.c.
+ * The signal frame: everything in ring3 that touches a ucontext. The two capture functions are called by the
+ * assembly of entry.S on the alternate stack; they verify whose fault it is, copy the guest's state into the
+ * world, and return. What the fault means is engine.c's business. Read next: engine.c.
  */
 #include "signals/frame.h"
 
@@ -52,8 +52,8 @@ static unsigned frame_cs(const ucontext_t *uc)
     return uc->uc_mcontext.gregs[REG_CSGSFS] & 0xffff;
 }
 
-/* 64-bit code of ours, as opposed to the guest's. Guest code that reached 64-bit mode through a far jump to the host's
- * selector 0x33 (a documented hole) still lies below 4 GiB, where nothing of ours is. */
+/* 64-bit code of ours, as opposed to the guest's. Guest code that reached 64-bit mode through a far jump to
+ * the host's selector 0x33 (a documented hole) still lies below 4 GiB, where nothing of ours is. */
 static bool frame_is_monitor(const ucontext_t *uc)
 {
     return frame_cs(uc) == HOST_CS && (uint64_t)uc->uc_mcontext.gregs[REG_RIP] >> 32 != 0;
@@ -111,8 +111,8 @@ void trap_capture_synchronous(int signo, const siginfo_t *info, ucontext_t *uc, 
     struct world *world = &trap_world;
 
     if (frame_is_monitor(uc)) {
-        /* IRETQ itself faults when the guest's EIP or selectors cannot be loaded: the guest's fault, and its state is
-         * still all in the world. Anything else of ours that faults is a bug. */
+        /* IRETQ itself faults when the guest's EIP or selectors cannot be loaded: the guest's fault, and its
+         * state is still all in the world. Anything else of ours that faults is a bug. */
         if (!frame_is_at(uc, trap_window_iret))
             crash_report(signo, info, uc);
     } else {
@@ -121,7 +121,8 @@ void trap_capture_synchronous(int signo, const siginfo_t *info, ucontext_t *uc, 
     capture_fault(world, signo, uc);
 }
 
-/* Called by trap_asynchronous_entry. True: the guest was interrupted, its state is captured, do not go back to it. */
+/* Called by trap_asynchronous_entry. True: the guest was interrupted, its state is captured, do not go back
+ * to it. */
 int trap_capture_asynchronous(int signo, const siginfo_t *info, ucontext_t *uc, unsigned fs_selector)
 {
     (void)info;
@@ -175,8 +176,8 @@ bool frame_install_asynchronous(int signo, void (*handler)(int signo))
     return install(signo, trap_asynchronous_entry);
 }
 
-/* Any handler that others have installed (the console's SIGTERM, SIGALRM, SIGWINCH, ...) may interrupt the guest too, with
- * its FS base and its stack: each goes behind our entry, which calls it. */
+/* Any handler that others have installed (the console's SIGTERM, SIGALRM, SIGWINCH, ...) may interrupt the
+ * guest too, with its FS base and its stack: each goes behind our entry, which calls it. */
 bool frame_adopt_handlers(void)
 {
     for (int signo = 1; signo < _NSIG; signo++) {

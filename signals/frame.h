@@ -7,7 +7,8 @@
 
 /* Handlers for the exceptions that a guest can raise: SIGSEGV SIGBUS SIGILL SIGFPE SIGTRAP SIGSYS. */
 bool frame_install_synchronous(void);
-/* `handler` runs on `signo`, wherever it arrives, and must only set words; the guest is stopped if it was running. */
+/* `handler` runs on `signo`, wherever it arrives, and must only set words; the guest is stopped if it was
+ * running. */
 bool frame_install_asynchronous(int signo, void (*handler)(int signo));
 /* Puts every handler installed so far by others behind the asynchronous entry. */
 bool frame_adopt_handlers(void);

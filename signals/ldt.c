@@ -1,7 +1,7 @@
 /*
- * Guest segments as LDT descriptors, found by content: base, limit, type, size. Two guest selectors with equal
- * descriptors share one entry; a changed descriptor is another entry. Both virtual privilege levels run at host CPL 3,
- * so every entry has DPL 3, and the view (kernel or user) shows in the limit alone.
+ * Guest segments as LDT descriptors, found by content: base, limit, type, size. Two guest selectors with
+ * equal descriptors share one entry; a changed descriptor is another entry. Both virtual privilege levels run
+ * at host CPL 3, so every entry has DPL 3, and the view (kernel or user) shows in the limit alone.
  */
 #include "signals/ldt.h"
 
@@ -13,17 +13,18 @@
 
 #include "vcpu/fail.h"
 
-#define SELECTOR_LDT_RPL3       0x7
-#define MODIFY_LDT_WRITE        0x11
-#define CONTENTS_DATA           0
-#define CONTENTS_DOWN           1
-#define CONTENTS_CODE           2
-#define LARGEST_BYTE_LIMIT      0xfffffu /* 20 bits */
+#define SELECTOR_LDT_RPL3  0x7
+#define MODIFY_LDT_WRITE   0x11
+#define CONTENTS_DATA      0
+#define CONTENTS_DOWN      1
+#define CONTENTS_CODE      2
+#define LARGEST_BYTE_LIMIT 0xfffffu /* 20 bits */
 
 static bool descriptor_equal(const struct ldt_descriptor *a, const struct ldt_descriptor *b)
 {
-    return a->base == b->base && a->limit == b->limit && a->is_code == b->is_code && a->is_down == b->is_down &&
-           a->is_restricted == b->is_restricted && a->is_paged == b->is_paged && a->is_32bit == b->is_32bit;
+    return a->base == b->base && a->limit == b->limit && a->is_code == b->is_code &&
+           a->is_down == b->is_down && a->is_restricted == b->is_restricted && a->is_paged == b->is_paged &&
+           a->is_32bit == b->is_32bit;
 }
 
 static void ldt_write(struct ldt *ldt, unsigned index, const struct ldt_descriptor *descriptor)
@@ -33,7 +34,9 @@ static void ldt_write(struct ldt *ldt, unsigned index, const struct ldt_descript
         .base_addr = descriptor->base,
         .limit = descriptor->limit,
         .seg_32bit = descriptor->is_32bit,
-        .contents = descriptor->is_code ? CONTENTS_CODE : descriptor->is_down ? CONTENTS_DOWN : CONTENTS_DATA,
+        .contents = descriptor->is_code   ? CONTENTS_CODE
+                    : descriptor->is_down ? CONTENTS_DOWN
+                                          : CONTENTS_DATA,
         .read_exec_only = descriptor->is_restricted,
         .limit_in_pages = descriptor->is_paged,
         .seg_not_present = 0,
@@ -81,8 +84,8 @@ const struct ldt_descriptor *ldt_find(const struct ldt *ldt, uint16_t selector)
     return &ldt->entry[index].descriptor;
 }
 
-/* No offset at all is valid: an expand-down segment whose limit is the last offset. (Code has no such form; its limit is
- * 0, and the engine checks EIP before it enters.) */
+/* No offset at all is valid: an expand-down segment whose limit is the last offset. (Code has no such form;
+ * its limit is 0, and the engine checks EIP before it enters.) */
 static void mirror_nothing(struct ldt_descriptor *descriptor)
 {
     descriptor->is_32bit = true;
@@ -91,7 +94,8 @@ static void mirror_nothing(struct ldt_descriptor *descriptor)
     descriptor->limit = descriptor->is_code ? 0 : LARGEST_BYTE_LIMIT;
 }
 
-void ldt_mirror(const struct segment *segment, uint32_t bias, uint64_t reach, struct ldt_descriptor *descriptor)
+void ldt_mirror(const struct segment *segment, uint32_t bias, uint64_t reach,
+                struct ldt_descriptor *descriptor)
 {
     uint32_t limit = segment->limit;
 
@@ -99,7 +103,8 @@ void ldt_mirror(const struct segment *segment, uint32_t bias, uint64_t reach, st
     descriptor->base = segment->base + bias;
     descriptor->is_code = (segment->attributes & SEGMENT_CODE) != 0;
     descriptor->is_down = !descriptor->is_code && (segment->attributes & SEGMENT_DOWN) != 0;
-    descriptor->is_restricted = (segment->attributes & SEGMENT_WRITABLE) == 0; /* the same bit: readable code */
+    descriptor->is_restricted =
+        (segment->attributes & SEGMENT_WRITABLE) == 0; /* the same bit: readable code */
     descriptor->is_32bit = (segment->attributes & SEGMENT_DB) != 0;
 
     if (reach <= UINT32_MAX) {

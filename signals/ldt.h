@@ -22,7 +22,7 @@ struct ldt_entry {
 
 struct ldt {
     struct ldt_entry entry[LDT_MAX_ENTRIES];
-    uint64_t tick;    /* one per round of loads; entries used in the current round are not evicted */
+    uint64_t tick;     /* one per round of loads; entries used in the current round are not evicted */
     uint64_t n_writes; /* modify_ldt calls */
 };
 
@@ -33,8 +33,9 @@ uint16_t ldt_load(struct ldt *ldt, const struct ldt_descriptor *descriptor, bool
 /* The descriptor behind a host selector of ours, or NULL. */
 const struct ldt_descriptor *ldt_find(const struct ldt *ldt, uint16_t selector);
 
-/* The mirror of a guest segment: shifted by `bias`, and for the user view cut off below `reach` (1<<32: no cut), rounded
- * down to what a descriptor can say. What is cut off faults, and the emulator decides. */
-void ldt_mirror(const struct segment *segment, uint32_t bias, uint64_t reach, struct ldt_descriptor *descriptor);
+/* The mirror of a guest segment: shifted by `bias`, and for the user view cut off below `reach` (1<<32: no
+ * cut), rounded down to what a descriptor can say. What is cut off faults, and the emulator decides. */
+void ldt_mirror(const struct segment *segment, uint32_t bias, uint64_t reach,
+                struct ldt_descriptor *descriptor);
 
 #endif

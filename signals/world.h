@@ -1,7 +1,7 @@
 /*
- * The state that the world switch moves between the monitor and the guest, and the offsets by which entry.S knows it.
- * There is one world in a process, because there is one low 4 GiB; a signal handler must find it without TLS (the
- * guest may have moved the FS base), so it has a fixed place. Read next: entry.S.
+ * The state that the world switch moves between the monitor and the guest, and the offsets by which entry.S
+ * knows it. There is one world in a process, because there is one low 4 GiB; a signal handler must find it
+ * without TLS (the guest may have moved the FS base), so it has a fixed place. Read next: entry.S.
  */
 #ifndef RING3_WORLD_H
 #define RING3_WORLD_H
@@ -38,10 +38,10 @@ struct world {
     uint64_t host_rsp;     /* the monitor's stack while the guest runs */
     uint64_t host_fs_base; /* the monitor's TLS */
     const volatile int *attention;
-    void *fpu;             /* the guest's FXSAVE image */
+    void *fpu; /* the guest's FXSAVE image */
     uint32_t has_fsgsbase;
-    uint32_t reload;       /* a descriptor changed: load DS ES FS GS even if the selectors are the same */
-    uint32_t gpr[8];       /* in the order of enum gpr_index */
+    uint32_t reload; /* a descriptor changed: load DS ES FS GS even if the selectors are the same */
+    uint32_t gpr[8]; /* in the order of enum gpr_index */
     struct {
         uint64_t rip, cs, rflags, rsp, ss;
     } iret;
@@ -49,10 +49,10 @@ struct world {
 
     /* Filled by the capture in frame.c, not used by entry.S: */
     int signo;
-    int trapno;      /* the CPU's exception vector, where the signal has one */
+    int trapno; /* the CPU's exception vector, where the signal has one */
     uint32_t error;
-    uint32_t cr2;    /* host address, low 4 GiB */
-    bool timed;      /* take capture_ns */
+    uint32_t cr2;        /* host address, low 4 GiB */
+    bool timed;          /* take capture_ns */
     uint64_t capture_ns; /* host ns when the signal was in our hands */
 };
 

@@ -1,0 +1,183 @@
+/*
+ * What is done about an exit. The shape is lguest's: is it something we caused by de-privileging (emulate),
+ * something our shadow has not caught up with (fill), or the guest's own business (reflect)? Read next:
+ * vcpu/emulate.c.
+ */
+#include "monitor/exit.h"
+
+#include <string.h>
+
+#include "monitor/fetch.h"
+#include "vcpu/fail.h"
+
+#define NAME_ROW(enumerator, name) [enumerator] = name,
+
+const char *exit_reason_name(enum exit_reason reason)
+{
+    static const char *const names[] = {EXIT_REASONS(NAME_ROW)};
+
+    return names[reason];
+}
+
+const char *disposition_name(enum disposition disposition)
+{
+    static const char *const names[] = {DISPOSITIONS(NAME_ROW)};
+
+    return names[disposition];
+}
+
+static enum disposition reflect(struct vm *vm, const struct fault *fault)
+{
+    struct fault copy = *fault; /* delivery may raise faults of its own into vcpu->fault */
+
+    return vcpu_deliver_fault(&vm->vcpu, &copy) == OUTCOME_DONE ? DISPOSITION_REFLECTED : DISPOSITION_STOPPED;
+}
+
+static void record_insn(struct vm *vm, const struct insn *insn, bool is_patched)
+{
+    if (vm->n_observers == 0)
+        return;
+    vm->event.has_insn = true;
+    vm->event.is_patched = is_patched;
+    vm->event.insn = *insn;
+}
+
+/* Runs the instruction at CS:EIP on virtual state. `unknown` is the guest's own fault, for an instruction
+ * that the emulator does not know: then it was not de-privileging that made it fault. */
+static enum disposition emulate(struct vm *vm, const struct fault *unknown)
+{
+    struct vcpu *vcpu = &vm->vcpu;
+    const struct insn *insn;
+    bool is_patched;
+    enum outcome outcome = vm_fetch(vm, &insn, &is_patched);
+
+    if (outcome == OUTCOME_DONE) {
+        record_insn(vm, insn, is_patched);
+        outcome = vcpu_emulate(vcpu, insn);
+    }
+    switch (outcome) {
+    case OUTCOME_DONE:
+    case OUTCOME_PARTIAL:
+        return vm_is_stopped(vm) ? DISPOSITION_STOPPED : DISPOSITION_EMULATED;
+    case OUTCOME_FAULT:
+        return reflect(vm, &vcpu->fault);
+    case OUTCOME_STOP:
+        return DISPOSITION_STOPPED;
+    case OUTCOME_UNKNOWN:
+        break;
+    }
+    if (unknown != NULL)
+        return reflect(vm, unknown);
+    vm_stop_at_insn(vm, insn,
+                    "it touches memory that no host mapping can serve, and this form is not emulated");
+    return DISPOSITION_STOPPED;
+}
+
+static enum disposition handle_page_fault(struct vm *vm, const struct vm_exit *exit)
+{
+    struct fault fault;
+
+    switch (shadow_fault(vm->shadow, &vm->vcpu, exit->fault.cr2, exit->fault.error, &fault)) {
+    case SHADOW_FILLED:
+        return DISPOSITION_FILLED;
+    case SHADOW_GUEST:
+        return reflect(vm, &fault);
+    case SHADOW_EMULATE:
+        break;
+    }
+    return emulate(vm, NULL);
+}
+
+/* int3 and into are traps: EIP is behind them. Delivery through the guest's gate (and its DPL check) is the
+ * emulator's, from the instruction itself: go back to it. */
+static void rewind_software_interrupt(struct vm *vm, uint8_t one_byte, uint8_t vector)
+{
+    uint8_t bytes[2] = {0, 0};
+    gva_t end = vm->vcpu.segment[SEG_CS].base + vm->vcpu.eip;
+
+    vm_peek(vm, end - 2, bytes, sizeof bytes);
+    vm->vcpu.eip -= bytes[1] == one_byte ? 1 : bytes[0] == 0xcd && bytes[1] == vector ? 2 : 0;
+}
+
+static enum disposition handle_exception(struct vm *vm, const struct vm_exit *exit)
+{
+    switch (exit->fault.vector) {
+    case EXCEPTION_UD:
+    case EXCEPTION_TS:
+    case EXCEPTION_NP:
+    case EXCEPTION_SS:
+    case EXCEPTION_GP:
+        /* The emulator checks the instruction against the guest's own state: if it may run it runs, and if it
+         * may not, the fault raised is the one that hardware would have raised. */
+        return emulate(vm, &exit->fault);
+    case EXCEPTION_BP:
+        rewind_software_interrupt(vm, 0xcc, EXCEPTION_BP);
+        return emulate(vm, &exit->fault);
+    case EXCEPTION_OF:
+        rewind_software_interrupt(vm, 0xce, EXCEPTION_OF);
+        return emulate(vm, &exit->fault);
+    case EXCEPTION_DB:
+        vm->vcpu.dr[6] |= DR6_BS;
+        return reflect(vm, &exit->fault);
+    default:
+        return reflect(vm, &exit->fault); /* #DE #BR #MF #AC #XM: the guest's own, as they are */
+    }
+}
+
+static enum disposition handle(struct vm *vm, const struct vm_exit *exit)
+{
+    switch (exit->reason) {
+    case EXIT_EXCEPTION:
+        return handle_exception(vm, exit);
+    case EXIT_PAGE_FAULT:
+        return handle_page_fault(vm, exit);
+    case EXIT_HOST_CALL:
+        return emulate(vm, NULL);
+    case EXIT_INTERRUPTED:
+    case EXIT_STEP:
+        return vm_is_stopped(vm) ? DISPOSITION_STOPPED : DISPOSITION_RESUMED;
+    case EXIT_REASON_COUNT:
+        break;
+    }
+    BUG("exit reason %d", exit->reason);
+}
+
+void vm_event_begin(struct vm *vm, const struct vm_exit *exit)
+{
+    struct vm_event *event = &vm->event;
+
+    if (vm->n_observers == 0)
+        return;
+    event->exit = *exit;
+    event->time = machine_now(vm);
+    event->before = vm->vcpu;
+    event->has_insn = event->is_patched = false;
+    event->capture_ns = event->handle_ns = vm->timed ? vm->engine->host_ns() : 0;
+    if (vm->timed && exit->host_ns != 0)
+        event->capture_ns -= exit->host_ns;
+}
+
+void vm_event_end(struct vm *vm, enum disposition disposition)
+{
+    struct vm_event *event = &vm->event;
+
+    if (vm->n_observers == 0)
+        return;
+    event->sequence++;
+    event->disposition = disposition;
+    if (vm->timed)
+        event->handle_ns = vm->engine->host_ns() - event->handle_ns;
+    for (unsigned i = 0; i < vm->n_observers; i++)
+        vm->observer[i].event(vm->observer[i].ctx, vm, event);
+    event->n_notes = event->dropped_notes = 0;
+}
+
+void vm_handle_exit(struct vm *vm, const struct vm_exit *exit)
+{
+    enum disposition disposition;
+
+    vm->n_exits++;
+    vm_event_begin(vm, exit);
+    disposition = handle(vm, exit);
+    vm_event_end(vm, disposition);
+}

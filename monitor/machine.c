@@ -1,0 +1,263 @@
+/*
+ * The joints of the machine: what the vcpu calls to reach memory, ports and the end of the run; what the
+ * board calls to reach the console; and where each of these becomes a note of the current event. Read next:
+ * run.c.
+ */
+#include "monitor/machine.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "vcpu/fail.h"
+
+#define TSC_HZ_PER_NS 1 /* the virtual TSC counts nanoseconds of machine time: 1 GHz on every host */
+
+void machine_note(struct vm *vm, const struct note *note)
+{
+    if (vm->n_observers == 0)
+        return;
+    if (vm->event.n_notes < EVENT_MAX_NOTES)
+        vm->event.note[vm->event.n_notes++] = *note;
+    else
+        vm->event.dropped_notes++;
+}
+
+uint64_t machine_now(void *opaque)
+{
+    const struct vm *vm = opaque;
+
+    return vm->config.clock == CLOCK_VIRTUAL ? vm->virtual_ns : vm->engine->host_ns() - vm->host_start_ns;
+}
+
+/* ---- memory -------------------------------------------------------------------------------------------- */
+
+/* A device's memory, in the pieces the bus takes. */
+static void device_access(struct vm *vm, gpa_t gpa, uint8_t *bytes, unsigned size, bool is_write)
+{
+    struct bus *bus = board_bus(vm->board);
+
+    while (size != 0) {
+        unsigned piece = size >= 4 ? 4 : size >= 2 ? 2 : 1;
+        uint32_t value = 0;
+
+        if (is_write) {
+            memcpy(&value, bytes, piece);
+            bus_write(bus, BUS_MEMORY, (uint32_t)gpa, piece, value);
+        } else {
+            value = bus_read(bus, BUS_MEMORY, (uint32_t)gpa, piece);
+            memcpy(bytes, &value, piece);
+        }
+        machine_note(vm, &(struct note){.kind = is_write ? NOTE_MEMORY_WRITE : NOTE_MEMORY_READ,
+                                        .address = gpa,
+                                        .size = piece,
+                                        .value = value});
+        gpa += piece;
+        bytes += piece;
+        size -= piece;
+    }
+}
+
+static void physical_access(struct vm *vm, gpa_t gpa, uint8_t *bytes, unsigned size, bool is_write)
+{
+    bool is_memory =
+        is_write ? memory_write(&vm->memory, gpa, bytes, size) : memory_read(&vm->memory, gpa, bytes, size);
+
+    if (!is_memory)
+        device_access(vm, gpa, bytes, size, is_write);
+}
+
+static enum outcome machine_memory(struct vcpu *vcpu, gva_t linear, void *buf, unsigned size, unsigned kind)
+{
+    struct vm *vm = vcpu->machine;
+    unsigned first_size = PAGE_SIZE - (linear & PAGE_MASK);
+    struct walk first, second = {0};
+
+    if (first_size > size)
+        first_size = size;
+    if (!guest_walk(&vm->memory, vcpu, linear, kind, false, &first, &vcpu->fault))
+        return OUTCOME_FAULT;
+    if (first_size < size &&
+        !guest_walk(&vm->memory, vcpu, linear + first_size, kind, false, &second, &vcpu->fault))
+        return OUTCOME_FAULT;
+    if ((kind & ACCESS_USER) && linear >= shadow_user_limit(vm->shadow))
+        shadow_raise_user_limit(vm->shadow, linear);
+    if (kind & ACCESS_PROBE)
+        return OUTCOME_DONE;
+    physical_access(vm, first.gpa, buf, first_size, (kind & ACCESS_WRITE) != 0);
+    if (first_size < size)
+        physical_access(vm, second.gpa, (uint8_t *)buf + first_size, size - first_size,
+                        (kind & ACCESS_WRITE) != 0);
+    return OUTCOME_DONE;
+}
+
+static void machine_paging_changed(struct vcpu *vcpu, uint32_t old_cr0, uint32_t old_cr3, uint32_t old_cr4)
+{
+    struct vm *vm = vcpu->machine;
+
+    shadow_paging_changed(vm->shadow, vcpu, old_cr0, old_cr3, old_cr4);
+}
+
+static void machine_invlpg(struct vcpu *vcpu, gva_t linear)
+{
+    struct vm *vm = vcpu->machine;
+
+    shadow_invlpg(vm->shadow, linear);
+}
+
+void machine_observe_shadow(void *opaque, enum shadow_change change, gva_t first, uint32_t n_pages)
+{
+    machine_note(
+        opaque,
+        &(struct note){.kind = NOTE_SHADOW, .change = (uint8_t)change, .address = first, .size = n_pages});
+}
+
+/* ---- ports, time, MSRs --------------------------------------------------------------------------------- */
+
+static uint32_t machine_port_read(struct vcpu *vcpu, uint16_t port, unsigned size)
+{
+    struct vm *vm = vcpu->machine;
+    uint32_t value = bus_read(board_bus(vm->board), BUS_PORT, port, size);
+
+    machine_note(vm, &(struct note){.kind = NOTE_PORT_READ, .address = port, .size = size, .value = value});
+    return value;
+}
+
+static void machine_port_write(struct vcpu *vcpu, uint16_t port, unsigned size, uint32_t value)
+{
+    struct vm *vm = vcpu->machine;
+
+    machine_note(vm, &(struct note){.kind = NOTE_PORT_WRITE, .address = port, .size = size, .value = value});
+    bus_write(board_bus(vm->board), BUS_PORT, port, size, value);
+}
+
+static uint64_t machine_tsc(struct vcpu *vcpu)
+{
+    return machine_now(vcpu->machine) * TSC_HZ_PER_NS;
+}
+
+static void machine_apic_base_changed(struct vcpu *vcpu)
+{
+    struct vm *vm = vcpu->machine;
+
+    board_write_apic_base(vm->board, vcpu->msr.apic_base);
+}
+
+static void machine_injected(struct vcpu *vcpu, enum injection_kind kind, uint8_t vector, bool has_error,
+                             uint32_t error)
+{
+    machine_note(vcpu->machine, &(struct note){.kind = NOTE_INJECTED,
+                                               .injection = (uint8_t)kind,
+                                               .vector = vector,
+                                               .has_error = has_error,
+                                               .error = error});
+}
+
+static void machine_unknown_msr(struct vcpu *vcpu, uint32_t index, bool is_write, uint64_t value)
+{
+    machine_note(
+        vcpu->machine,
+        &(struct note){.kind = NOTE_UNKNOWN_MSR, .address = index, .flag = is_write, .value = value});
+}
+
+static void machine_stop(struct vcpu *vcpu, enum stop_reason reason, const char *format, ...)
+{
+    char text[sizeof((struct vm *)0)->stop_text];
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    vm_stop(vcpu->machine, reason, "%s", text);
+}
+
+const struct vcpu_ops machine_vcpu_ops = {
+    .memory = machine_memory,
+    .port_read = machine_port_read,
+    .port_write = machine_port_write,
+    .paging_changed = machine_paging_changed,
+    .invlpg = machine_invlpg,
+    .tsc = machine_tsc,
+    .apic_base_changed = machine_apic_base_changed,
+    .stop = machine_stop,
+    .injected = machine_injected,
+    .unknown_msr = machine_unknown_msr,
+};
+
+/* ---- the board's surroundings -------------------------------------------------------------------------- */
+
+static void host_console_write(void *opaque, const void *bytes, size_t n)
+{
+    struct vm *vm = opaque;
+
+    if (vm->config.console_write != NULL)
+        vm->config.console_write(vm->config.console, bytes, n);
+}
+
+static void host_screen_changed(void *opaque)
+{
+    struct vm *vm = opaque;
+    struct screen screen;
+
+    if (vm->config.console_screen == NULL)
+        return;
+    board_screen(vm->board, &screen);
+    vm->config.console_screen(vm->config.console, &screen);
+}
+
+static void host_reset(void *opaque, const char *why)
+{
+    vm_stop(opaque, STOP_RESET, "the guest reset the machine (%s)", why);
+}
+
+static void host_power_off(void *opaque)
+{
+    vm_stop(opaque, STOP_POWER_OFF, "the guest switched the power off");
+}
+
+static void host_debug_exit(void *opaque, uint32_t value)
+{
+    struct vm *vm = opaque;
+
+    vm->stop_value = value;
+    vm_stop(vm, STOP_DEBUG_EXIT, "the guest wrote %u to isa-debug-exit", value);
+}
+
+static void host_guest_write(void *opaque, uint64_t gpa, const void *bytes, size_t n)
+{
+    struct vm *vm = opaque;
+
+    if (!memory_write_rom(&vm->memory, gpa, bytes, n))
+        BUG("firmware table of %zu bytes at %#llx is not in memory", n, (unsigned long long)gpa);
+}
+
+struct board_host machine_board_host(struct vm *vm)
+{
+    return (struct board_host){.ctx = vm,
+                               .console_write = host_console_write,
+                               .screen_changed = host_screen_changed,
+                               .reset = host_reset,
+                               .power_off = host_power_off,
+                               .debug_exit = host_debug_exit,
+                               .guest_write = host_guest_write};
+}
+
+static void observe_unclaimed(void *opaque, enum bus_space space, uint32_t address, unsigned size,
+                              bool is_write, uint32_t value)
+{
+    machine_note(opaque, &(struct note){.kind = NOTE_UNCLAIMED,
+                                        .address = address,
+                                        .size = size | (unsigned)space << 8,
+                                        .flag = is_write,
+                                        .value = value});
+}
+
+static void observe_line(void *opaque, const char *chip, unsigned pin, bool level)
+{
+    machine_note(opaque, &(struct note){.kind = NOTE_LINE, .name = chip, .address = pin, .flag = level});
+}
+
+struct board_observer machine_board_observer(struct vm *vm)
+{
+    return (struct board_observer){.unclaimed = observe_unclaimed, .line = observe_line, .ctx = vm};
+}

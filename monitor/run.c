@@ -1,0 +1,194 @@
+/*
+ * The run loop, on one page. Everything that can happen to the machine happens in one of these steps, in this
+ * order. Read next: exit.c.
+ */
+#include <string.h>
+
+#include "monitor/exit.h"
+
+/* --clock=virtual: what one exit costs in machine time. Any constant would do; this one is of the order of a
+ * trap's real cost, so that delays written for real time take about as long as they say. */
+#define VIRTUAL_NS_PER_EXIT 1000u
+
+/* While the guest runs, console input is looked for this often; an idle guest is woken by it at once. */
+#define INPUT_PERIOD_NS 10000000u
+
+/* --clock=virtual: a guest that runs this long without an exit never will see time pass. */
+#define SPIN_CPU_NS 3000000000u
+
+static uint64_t earliest(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* ---- the steps ----------------------------------------------------------------------------------------- */
+
+/* Waits for console input no longer than `timeout_ns`, and offers it to the board; what the board has no room
+ * for is kept, and no more is read until it has gone. */
+static void take_console_input(struct vm *vm, uint64_t timeout_ns)
+{
+    size_t n, taken;
+
+    if (vm->config.console_read == NULL)
+        return;
+    if (vm->n_input == 0 && !vm->is_input_over && board_console_wants_input(vm->board)) {
+        n = vm->config.console_read(vm->config.console, vm->input, sizeof vm->input, timeout_ns);
+        if (n == CONSOLE_OVER)
+            vm->is_input_over = true;
+        else
+            vm->n_input = n;
+    } else if (timeout_ns != 0) {
+        vm->config.console_read(vm->config.console, vm->input, 0, timeout_ns);
+    }
+    if (vm->n_input == 0)
+        return;
+    taken = board_console_input(vm->board, vm->input, vm->n_input);
+    vm->n_input -= taken;
+    memmove(vm->input, vm->input + taken, vm->n_input);
+}
+
+static bool may_get_input(const struct vm *vm)
+{
+    return vm->config.console_read != NULL && (!vm->is_input_over || vm->n_input != 0);
+}
+
+/* Devices whose time has come, input that has arrived, requests from outside. */
+static void attend(struct vm *vm)
+{
+    uint64_t now = machine_now(vm);
+
+    vm->attention = 0; /* before the work: what arrives during it must count again */
+    if (vm->config.poll != NULL)
+        vm->config.poll(vm->config.console, vm);
+    if (now >= vm->next_deadline)
+        clock_run(&vm->clock);
+    if (now >= vm->next_input) {
+        take_console_input(vm, 0);
+        vm->next_input = may_get_input(vm) ? now + INPUT_PERIOD_NS : CLOCK_NO_DEADLINE;
+    }
+    vm->deadline_moved = true;
+}
+
+/* The host timer interrupts the guest for whatever comes first. Virtual time needs none: it passes at exits;
+ * there the timer only watches for a guest that never exits. */
+static void arm_host_timer(struct vm *vm)
+{
+    uint64_t when = earliest(vm->next_deadline, vm->next_input);
+
+    vm->deadline_moved = false;
+    if (vm->config.clock == CLOCK_VIRTUAL)
+        vm->engine->arm(vm->engine_state, vm->engine->host_ns() + SPIN_CPU_NS);
+    else
+        vm->engine->arm(vm->engine_state, when == CLOCK_NO_DEADLINE ? 0 : vm->host_start_ns + when);
+}
+
+static void deliver_pending(struct vm *vm)
+{
+    struct vcpu *vcpu = &vm->vcpu;
+
+    if (board_nmi_take(vm->board))
+        vcpu->nmi_pending = true;
+    if (vcpu->nmi_pending && vcpu_accepts_nmi(vcpu)) {
+        vcpu->nmi_pending = false;
+        vcpu->halted = false;
+        vm_deliver_interrupt(vm, INJECT_NMI, EXCEPTION_NMI);
+    } else if (board_intr(vm->board) && vcpu_accepts_interrupt(vcpu)) {
+        vcpu->halted = false;
+        vm_deliver_interrupt(vm, INJECT_EXTERNAL, board_acknowledge(vm->board));
+    }
+}
+
+/* HLT: nothing to run until an interrupt comes. */
+static void wait_for_interrupt(struct vm *vm)
+{
+    uint64_t now;
+
+    if ((vm->vcpu.eflags & EFLAGS_IF) == 0 && !vm->vcpu.nmi_pending) {
+        vm_stop(vm, STOP_HALTED, "halted with interrupts off");
+        return;
+    }
+    if (vm->next_deadline == CLOCK_NO_DEADLINE && !may_get_input(vm)) {
+        vm_stop(vm, STOP_HALTED,
+                "halted, waiting for an interrupt that can never come: no timer is armed and "
+                "the console has no more input");
+        return;
+    }
+    now = machine_now(vm);
+    if (now >= vm->next_deadline) {
+        clock_run(&vm->clock);
+    } else if (vm->config.clock == CLOCK_VIRTUAL && vm->next_deadline != CLOCK_NO_DEADLINE) {
+        take_console_input(vm, 0);
+        vm->virtual_ns = vm->next_deadline;
+        clock_run(&vm->clock);
+    } else {
+        take_console_input(vm, vm->next_deadline == CLOCK_NO_DEADLINE ? UINT64_MAX : vm->next_deadline - now);
+    }
+    if (vm->attention)
+        attend(vm);
+}
+
+/* A pending interrupt that only the shadow of STI or MOV SS holds back: run exactly one instruction, and look
+ * again. */
+static bool is_held_by_shadow(const struct vm *vm)
+{
+    return vm->vcpu.interrupt_shadow != SHADOW_NONE &&
+           (vm->vcpu.nmi_pending || (board_intr(vm->board) && (vm->vcpu.eflags & EFLAGS_IF) != 0));
+}
+
+/* The emulator ends a shadow when it runs an instruction; one that ran natively shows by EIP having moved. */
+static void end_interrupt_shadow(struct vm *vm, uint32_t entry_eip)
+{
+    if (vm->vcpu.eip != entry_eip)
+        vm->vcpu.interrupt_shadow = SHADOW_NONE;
+}
+
+static void pass_virtual_time(struct vm *vm, const struct vm_exit *exit)
+{
+    if (vm->config.clock != CLOCK_VIRTUAL)
+        return;
+    if (exit->reason == EXIT_INTERRUPTED) { /* not the guest's doing: must not show in its time */
+        vm_check_spinning(vm, SPIN_CPU_NS);
+        return;
+    }
+    vm->virtual_ns += VIRTUAL_NS_PER_EXIT;
+    if (vm->virtual_ns >= earliest(vm->next_deadline, vm->next_input))
+        vm->attention = 1;
+}
+
+/* ---- the loop ------------------------------------------------------------------------------------------ */
+
+void vm_run_once(struct vm *vm)
+{
+    struct vm_exit exit;
+    uint32_t entry_eip;
+    bool one_instruction;
+
+    if (vm->attention)
+        attend(vm);
+    deliver_pending(vm);
+    if (vm_is_stopped(vm))
+        return;
+    if (vm->vcpu.halted) {
+        wait_for_interrupt(vm);
+        return;
+    }
+    if (vm->deadline_moved)
+        arm_host_timer(vm);
+
+    entry_eip = vm->vcpu.eip;
+    one_instruction = !vm->single_step && is_held_by_shadow(vm);
+    vm->single_step |= one_instruction;
+    vm->engine->run(vm->engine_state, &exit);
+    vm->single_step ^= one_instruction;
+    end_interrupt_shadow(vm, entry_eip);
+
+    vm_handle_exit(vm, &exit);
+    pass_virtual_time(vm, &exit);
+    vm_check_shadow(vm);
+}
+
+void vm_run(struct vm *vm)
+{
+    while (!vm_is_stopped(vm))
+        vm_run_once(vm);
+}
