@@ -52,11 +52,16 @@ struct fault {
     bool is_trap; /* #DB after the instruction: eip is past it, and RF is not forced in the saved EFLAGS */
 };
 
-/* The longest chain there is: #DB, #GP delivering it, #PF delivering that, a fault that makes it #DF, a last
- * one. */
-#define VCPU_FAULT_CHAIN 5
+/* The longest chain there is, with some room: #DB, #GP delivering it, #PF delivering that, a fault that makes
+ * it #DF, a last one. */
+*one.* /
+#define VCPU_FAULT_CHAIN 8
 
-enum interrupt_shadow { SHADOW_NONE, SHADOW_STI, SHADOW_MOV_SS };
+    enum interrupt_shadow {
+        SHADOW_NONE,
+        SHADOW_STI,
+        SHADOW_MOV_SS
+    };
 
 struct vcpu_ops;
 
