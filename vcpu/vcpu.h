@@ -58,6 +58,48 @@ struct fault {
 
 enum interrupt_shadow { SHADOW_NONE, SHADOW_STI, SHADOW_MOV_SS };
 
+struct vcpu_ops;
+
+struct vcpu {
+    uint32_t gpr[GPR_COUNT];
+    uint32_t eip;
+    uint32_t eflags;          /* the virtual EFLAGS: IF here is IF_virt, IOPL the guest's; bit 1 always set */
+    uint8_t cpl;              /* the virtual one; equals the RPL of CS except while VM or real mode */
+    uint8_t interrupt_shadow; /* enum interrupt_shadow: for exactly the next instruction */
+    bool halted;              /* HLT executed, waiting for an interrupt */
+    bool nmi_pending, nmi_blocked;
+    struct segment segment[SEG_COUNT];
+    struct segment ldtr, tr;
+    struct table_register gdtr, idtr;
+    uint32_t cr0, cr2, cr3, cr4;
+    uint32_t dr[8];
+    struct {
+        uint64_t tsc_offset; /* added to ops->tsc() */
+        uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
+        uint64_t pat, efer, apic_base, misc_enable;
+        uint64_t mtrr_def_type, mtrr_fixed[11], mtrr_variable[16];
+    } msr;
+    /* The fault that the emulation routine which returned OUTCOME_FAULT raised. */
+    struct fault fault;
+    /* The exception being delivered, for the #DF and triple-fault rules (-1: none). */
+    int16_t delivering_vector;
+    /* How the last delivery went wrong, in the order it happened: what escalates to a triple fault is
+     * explained from here. fault[0] is the one first raised; each further one was raised while delivering its
+     * predecessor, or, once they had become a #DF, while delivering that. */
+    struct {
+        struct fault fault[VCPU_FAULT_CHAIN];
+        uint8_t count;
+        int16_t interrupt; /* the interrupt whose delivery began it, or -1: an exception did */
+        uint16_t cs;       /* of the interrupted instruction */
+        uint32_t eip;
+    } chain;
+    /* x87/MMX/SSE state as FXSAVE (32-bit form) lays it out. */
+    _Alignas(16) uint8_t fxsave[512];
+
+    const struct vcpu_ops *ops; /* rebuilt by whoever makes the machine */
+    void *machine;              /* for ops; rebuilt likewise */
+};
+
 /* ---- outcomes ---------------------------------------------------------------------------------------- */
 
 enum outcome {
