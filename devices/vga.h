@@ -19,9 +19,9 @@
 #define VGA_CRTC_LAST    0x3d5
 #define VGA_STATUS_PORT  0x3da
 
-#define VGA_COLUMNS    80
-#define VGA_ROWS       25
-#define VGA_CELLS_SIZE (VGA_COLUMNS * VGA_ROWS * 2)
+#define VGA_COLUMNS 80
+#define VGA_ROWS    25
+#define VGA_CELLS   (VGA_COLUMNS * VGA_ROWS)
 
 #define VGA_PLANES     4
 #define VGA_PLANE_SIZE 0x10000
@@ -47,8 +47,8 @@ struct vga {
     uint8_t dac_staged[3]; /* written components; the third one commits the colour */
     uint8_t dac[256][3];
 
-    uint8_t cells[VGA_CELLS_SIZE]; /* what the screen shows, kept up to date: (character, attribute) pairs */
-    uint64_t generation;           /* grows with every visible change */
+    uint8_t cells[VGA_CELLS][2]; /* what the screen shows, kept up to date: character, attribute */
+    uint64_t generation;         /* grows with every visible change */
 
     struct clock *clock; /* for the retrace bits */
     void (*screen_changed)(void *ctx);
