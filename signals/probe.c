@@ -1,0 +1,242 @@
+/*
+ * What this host offers: each probe tries the thing itself, in a child process where the trying would last.
+ * For `ring3 doctor`, whose every line comes from the table at the end.
+ */
+#include <asm/ldt.h>
+#include <asm/prctl.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <seccomp.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "signals/signals.h"
+
+#define HWCAP2_FSGSBASE_BIT 2
+#define LOW_ADDRESS         0x10000
+
+/* Runs `attempt` in a child: its changes end with it. Returns 0, or the errno it failed with; -signal if it
+ * died. */
+static int in_child(int (*attempt)(void))
+{
+    pid_t child = fork();
+    int status = 0;
+
+    if (child < 0)
+        return errno;
+    if (child == 0)
+        _exit(attempt() & 0x7f);
+    while (waitpid(child, &status, 0) < 0 && errno == EINTR)
+        ;
+    return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+static void describe(struct host_probe *probe, int failure)
+{
+    probe->is_available = failure == 0;
+    if (failure < 0)
+        snprintf(probe->detail, sizeof probe->detail, "the attempt died of %s", strsignal(-failure));
+    else
+        snprintf(probe->detail, sizeof probe->detail, "%s", failure == 0 ? "works" : strerror(failure));
+}
+
+/* ---- the attempts -------------------------------------------------------------------------------------- */
+
+static int attempt_modify_ldt(void)
+{
+    struct user_desc desc = {
+        .entry_number = 0, .limit = 0xfffff, .seg_32bit = 1, .limit_in_pages = 1, .useable = 1};
+
+    return syscall(SYS_modify_ldt, 0x11, &desc, sizeof desc) == 0 ? 0 : errno;
+}
+
+/* lretl to a 32-bit code segment, where `lret` comes back: compat mode itself, without a system call from it.
+ */
+static int attempt_compat_mode(void)
+{
+    static const unsigned char code[] = {0xcb}; /* lret */
+    struct user_desc desc = {.entry_number = 1,
+                             .limit = 0xfffff,
+                             .seg_32bit = 1,
+                             .contents = 2,
+                             .limit_in_pages = 1,
+                             .useable = 1};
+    unsigned char *low = mmap((void *)LOW_ADDRESS, 0x2000, PROT_READ | PROT_WRITE | PROT_EXEC,
+                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+
+    if (low != (void *)LOW_ADDRESS)
+        return errno;
+    if (syscall(SYS_modify_ldt, 0x11, &desc, sizeof desc) != 0)
+        return errno;
+    memcpy(low, code, sizeof code);
+    /* The compat code pops a far return address of two 32-bit words from the low stack: it must be low, too.
+     */
+    static const unsigned char back[] = {0x48, 0x89, 0xdc, 0xc3}; /* mov %rbx,%rsp; ret (64-bit) */
+
+    memcpy(low + 16, back, sizeof back);
+    uint32_t *stack = (uint32_t *)(low + 0x2000) - 2;
+
+    stack[0] = LOW_ADDRESS + 16;
+    stack[1] = 0x33;
+    __asm__ volatile("lea 1f(%%rip), %%rax\n\t"
+                     "push %%rax\n\t"
+                     "mov %%rsp, %%rbx\n\t"
+                     "mov %0, %%rsp\n\t"
+                     "pushq $0x0f\n\t"
+                     "pushq $0x10000\n\t"
+                     "lretq\n"
+                     "1:\n\t"
+                     :
+                     : "r"((uint64_t)(uintptr_t)stack)
+                     : "rax", "rbx", "memory", "cc");
+    return 0;
+}
+
+static int attempt_cpuid_fault(void)
+{
+    return syscall(SYS_arch_prctl, ARCH_SET_CPUID, 0) == 0 ? 0 : errno;
+}
+
+static int attempt_tsc_fault(void)
+{
+    return prctl(PR_SET_TSC, PR_TSC_SIGSEGV, 0, 0, 0) == 0 ? 0 : errno;
+}
+
+static int attempt_seccomp(void)
+{
+    char error[128];
+
+    return signals_close_sandbox(error, sizeof error) ? 0 : EPERM;
+}
+
+static int attempt_userfaultfd(void)
+{
+    struct uffdio_api api = {.api = UFFD_API,
+                             .features = UFFD_FEATURE_SIGBUS | UFFD_FEATURE_WP_HUGETLBFS_SHMEM};
+    int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+
+    if (fd < 0)
+        return errno;
+    return ioctl(fd, UFFDIO_API, &api) == 0 ? 0 : errno;
+}
+
+static int attempt_window(void)
+{
+    void *low = mmap((void *)LOW_ADDRESS, (1ul << 32) - LOW_ADDRESS, PROT_NONE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+
+    return low == (void *)LOW_ADDRESS ? 0 : errno;
+}
+
+static int attempt_memfd(void)
+{
+    return memfd_create("ring3-probe", MFD_CLOEXEC) >= 0 ? 0 : errno;
+}
+
+/* ---- the readings -------------------------------------------------------------------------------------- */
+
+static long read_number(const char *path)
+{
+    FILE *file = fopen(path, "re");
+    long value = -1;
+
+    if (file != NULL) {
+        if (fscanf(file, "%ld", &value) != 1)
+            value = -1;
+        fclose(file);
+    }
+    return value;
+}
+
+static void read_min_addr(struct host_probe *probe)
+{
+    long value = read_number("/proc/sys/vm/mmap_min_addr");
+
+    probe->is_available = value <= LOW_ADDRESS;
+    snprintf(probe->detail, sizeof probe->detail, "%ld", value);
+}
+
+static void read_map_count(struct host_probe *probe)
+{
+    long value = read_number("/proc/sys/vm/max_map_count");
+
+    probe->is_available = value >= 65530;
+    snprintf(probe->detail, sizeof probe->detail, "%ld", value);
+}
+
+static void read_fsgsbase(struct host_probe *probe)
+{
+    probe->is_available = (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT) != 0;
+    snprintf(probe->detail, sizeof probe->detail, "%s", probe->is_available ? "wrfsbase" : "arch_prctl");
+}
+
+static void read_umip(struct host_probe *probe)
+{
+    FILE *file = fopen("/proc/cpuinfo", "re");
+    char *line = NULL;
+    size_t size = 0;
+
+    probe->is_available = false;
+    while (file != NULL && getline(&line, &size, file) > 0)
+        if (strncmp(line, "flags", 5) == 0 && strstr(line, " umip") != NULL) {
+            probe->is_available = true;
+            break;
+        }
+    free(line);
+    if (file != NULL)
+        fclose(file);
+    snprintf(probe->detail, sizeof probe->detail, "%s",
+             probe->is_available ? "the host kernel answers sgdt, sidt, sldt, str, smsw with made-up values"
+                                 : "sgdt, sidt, sldt, str, smsw read the host's own registers");
+}
+
+static const struct {
+    const char *name;
+    bool is_required;
+    int (*attempt)(void); /* in a child */
+    void (*read)(struct host_probe *probe);
+    const char *consequence;
+} probe_table[] = {
+    {"compat mode", true, attempt_compat_mode, NULL, "32-bit code cannot run: no trap engine"},
+    {"modify_ldt", true, attempt_modify_ldt, NULL, "guest segments cannot be mirrored: no trap engine"},
+    {"low 4 GiB", true, attempt_window, NULL, "the guest's window cannot be reserved: no trap engine"},
+    {"memfd", true, attempt_memfd, NULL, "guest RAM cannot be shared between mappings"},
+    {"seccomp filter", true, attempt_seccomp, NULL,
+     "the guest's int 0x80 would reach the host kernel: no trap engine"},
+    {"TSC faulting", true, attempt_tsc_fault, NULL, "rdtsc would read the host's counter"},
+    {"CPUID faulting", false, attempt_cpuid_fault, NULL, "cpuid is a hole: --holes patch closes it"},
+    {"userfaultfd", false, attempt_userfaultfd, NULL,
+     "page tables are write-protected by mprotect, which splits mappings"},
+    {"FSGSBASE", false, NULL, read_fsgsbase, "each trap costs one more system call"},
+    {"UMIP", false, NULL, read_umip, "unpatched guests can read the host's descriptor-table addresses"},
+    {"vm.mmap_min_addr", true, NULL, read_min_addr,
+     "guest addresses are shifted by 18 MiB, which needs 65536 or less"},
+    {"vm.max_map_count", false, NULL, read_map_count,
+     "fewer shadow mappings at a time: guests with many page tables run slower"},
+};
+
+size_t signals_probe_host(struct host_probe *probes, size_t max)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < sizeof probe_table / sizeof probe_table[0] && n < max; i++, n++) {
+        probes[n] = (struct host_probe){.name = probe_table[i].name,
+                                        .is_required = probe_table[i].is_required,
+                                        .consequence = probe_table[i].consequence};
+        if (probe_table[i].attempt != NULL)
+            describe(&probes[n], in_child(probe_table[i].attempt));
+        else
+            probe_table[i].read(&probes[n]);
+    }
+    return n;
+}
