@@ -18,7 +18,13 @@ seconds=30
 tour_seconds=5 # the tour ends in a halt, which QEMU sleeps in for ever
 output=$(mktemp) || exit 1
 trap 'rm -f "$output"' EXIT
-options="-display none -serial stdio -device isa-debug-exit,iobase=0xf4,iosize=0x4 -no-reboot"
+
+# usage: machine SECONDS IMAGE
+machine() {
+    timeout "$1" $qemu -kernel "$2" -display none -serial stdio \
+        -device isa-debug-exit,iobase=0xf4,iosize=0x4 -no-reboot
+}
+
 failed=0
 
 # isa-debug-exit ends QEMU with (value << 1) | 1: status 1 is value 0, all checks passed.
@@ -36,7 +42,7 @@ for image in "$1"/*.elf; do
     guest=$(basename "$image" .elf)
     limit=$seconds
     [ "$guest" = tour ] && limit=$tour_seconds
-    timeout $limit $qemu -kernel "$image" $options </dev/null >"$output" 2>/dev/null
+    machine $limit "$image" </dev/null >"$output" 2>/dev/null
     status=$?
     if verdict "$guest" $status; then
         echo "ok   $guest: $(tail -n 1 "$output")"
@@ -44,7 +50,7 @@ for image in "$1"/*.elf; do
         failed=1
         echo "FAIL $guest: status $status, last line: $(tail -n 1 "$output")"
         grep '^FAIL' "$output"
-        echo "     again: $qemu -kernel $image $options"
+        echo "     again: $qemu -kernel $image -display none -serial stdio -device isa-debug-exit,iobase=0xf4,iosize=0x4 -no-reboot"
     fi
 done
 exit $failed
