@@ -5,18 +5,27 @@
 #include "monitor/monitor.h"
 
 #define LOADER_MAX_MODULES 16
+#define LOADER_MAX_BLOBS   16
 
 struct loader_module {
     const char *path, *command_line;
+};
+
+struct loader_blob {
+    const char *path;
+    uint64_t gpa;
 };
 
 struct loader_config {
     const char *kernel_path;  /* for messages; also opened if kernel_bytes is NULL */
     const void *kernel_bytes; /* the embedded guest; NULL: read kernel_path */
     size_t kernel_size;
-    const char *append;       /* --append, or NULL */
+    const char *append; /* --append, or NULL */
     struct loader_module module[LOADER_MAX_MODULES];
     unsigned n_modules;
+    struct loader_blob
+        blob[LOADER_MAX_BLOBS]; /* raw files put at physical addresses, after and over the kernel */
+    unsigned n_blobs;
     enum holes_mode holes;
 };
 
@@ -26,10 +35,10 @@ struct kernel_image;
 /* NULL: one line in `error` naming the file and the failed check. */
 struct kernel_image *kernel_open(const struct loader_config *config, char *error, size_t error_size);
 uint64_t kernel_rom_size(const struct kernel_image *kernel); /* bytes of ROM below 4 GiB it wants, 0: none */
-/* Puts segments, boot information, GDT and modules in memory, sets the processor's start state, patches the holes if
- * asked. false: one line in `error`. */
-bool kernel_load(const struct kernel_image *kernel, const struct loader_config *config, struct vm *vm, char *error,
-                 size_t error_size);
+/* Puts segments, boot information, GDT and modules in memory, sets the processor's start state, patches the
+ * holes if asked. false: one line in `error`. */
+bool kernel_load(const struct kernel_image *kernel, const struct loader_config *config, struct vm *vm,
+                 char *error, size_t error_size);
 const struct symbols *kernel_symbols(const struct kernel_image *kernel);
 void kernel_close(struct kernel_image *kernel);
 

@@ -1,0 +1,240 @@
+/*
+ * Puts a checked kernel image into a machine: segments, modules and raw files into guest memory, boot
+ * information where nothing else is, and the processor at the entry point. Read next: image.c (what was
+ * checked before), bootinfo.c (what the kernel is told), patch.c (--holes patch).
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "monitor/bootinfo.h"
+#include "monitor/patch.h"
+#include "vcpu/fail.h"
+
+#define ROM_MAX_SIZE (UINT64_C(16) << 20) /* above the APICs' pages at 0xfec00000 and 0xfee00000 */
+#define ROM_FIRST    ((UINT64_C(1) << 32) - ROM_MAX_SIZE)
+#define ROM_ALIGN    UINT64_C(0x10000)
+
+/* Low memory that boot information may take: above what the first sectors of disks and trampolines use. */
+#define LOW_FIRST 0x00009000u
+#define LOW_END   0x0009fc00u
+
+struct range {
+    uint64_t first, end;
+};
+
+/* What is taken in guest memory so far. */
+struct layout {
+    struct range taken[IMAGE_MAX_SEGMENTS + LOADER_MAX_MODULES + LOADER_MAX_BLOBS + 1];
+    unsigned n_taken;
+};
+
+static void layout_take(struct layout *layout, uint64_t first, uint64_t size)
+{
+    BUG_ON(layout->n_taken == sizeof layout->taken / sizeof layout->taken[0]);
+    layout->taken[layout->n_taken++] = (struct range){.first = first, .end = first + size};
+}
+
+static uint64_t round_up(uint64_t value, uint64_t align)
+{
+    return (value + align - 1) & ~(align - 1);
+}
+
+/* The lowest aligned place in [first, end) that overlaps nothing taken. */
+static bool layout_find(const struct layout *layout, uint64_t first, uint64_t end, uint64_t size,
+                        uint64_t align, uint64_t *place)
+{
+    uint64_t candidate = round_up(first, align);
+    bool moved = true;
+
+    while (moved) {
+        moved = false;
+        for (unsigned i = 0; i < layout->n_taken; i++) {
+            if (candidate < layout->taken[i].end && layout->taken[i].first < candidate + size) {
+                candidate = round_up(layout->taken[i].end, align);
+                moved = true;
+            }
+        }
+    }
+    *place = candidate;
+    return candidate <= end && size <= end - candidate;
+}
+
+/* ---- ROM ----------------------------------------------------------------------------------------------- */
+
+uint64_t kernel_rom_size(const struct kernel_image *kernel)
+{
+    uint64_t first = UINT64_C(1) << 32;
+
+    for (unsigned i = 0; i < kernel->n_segments; i++) {
+        if (kernel->segment[i].gpa >= ROM_FIRST && kernel->segment[i].gpa < first)
+            first = kernel->segment[i].gpa;
+    }
+    for (unsigned i = 0; i < kernel->n_blobs; i++) {
+        if (kernel->blob_gpa[i] >= ROM_FIRST && kernel->blob_gpa[i] < first)
+            first = kernel->blob_gpa[i];
+    }
+    return round_up((UINT64_C(1) << 32) - first, ROM_ALIGN);
+}
+
+/* ---- into memory -----------------------------------------------------------------------------------------
+ */
+
+struct load {
+    const struct kernel_image *image;
+    const struct loader_config *config;
+    struct vm *vm;
+    struct layout layout;
+    struct image_error error;
+};
+
+static bool check_place(const struct load *load, const char *what, uint64_t gpa, uint64_t size)
+{
+    uint64_t ram_size = load->vm->memory.ram_size, end = gpa + size;
+
+    if (gpa >= ROM_FIRST || end <= MEMORY_VGA_FIRST || (gpa >= MEMORY_EXTENDED && end <= ram_size))
+        return true;
+    if (gpa < MEMORY_EXTENDED)
+        return image_fail(
+            &load->error, "%s at 0x%08llx of 0x%llx bytes runs into the video and BIOS area (0x%x to 0x%x)",
+            what, (unsigned long long)gpa, (unsigned long long)size, MEMORY_VGA_FIRST, MEMORY_EXTENDED - 1);
+    if (end <= MEMORY_MAX_RAM)
+        return image_fail(&load->error,
+                          "%s at 0x%08llx of 0x%llx bytes is outside the memory of %lluM: "
+                          "--memory %lluM would hold it",
+                          what, (unsigned long long)gpa, (unsigned long long)size,
+                          (unsigned long long)(ram_size >> 20),
+                          (unsigned long long)(round_up(end, 1 << 20) >> 20));
+    return image_fail(&load->error,
+                      "%s at physical address 0x%08llx is outside any memory a machine can have "
+                      "(RAM up to 3 GiB, ROM from 0x%08llx)",
+                      what, (unsigned long long)gpa, (unsigned long long)ROM_FIRST);
+}
+
+static void put(struct load *load, uint64_t gpa, const void *bytes, size_t size)
+{
+    if (size != 0 && !memory_write_rom(&load->vm->memory, gpa, bytes, size))
+        BUG("no memory at 0x%llx, which was checked", (unsigned long long)gpa);
+}
+
+static void put_zeros(struct load *load, uint64_t gpa, uint64_t size)
+{
+    static const uint8_t zeros[65536];
+
+    while (size != 0) {
+        size_t n = size < sizeof zeros ? (size_t)size : sizeof zeros;
+
+        put(load, gpa, zeros, n);
+        gpa += n;
+        size -= n;
+    }
+}
+
+static bool load_segments(struct load *load)
+{
+    for (unsigned i = 0; i < load->image->n_segments; i++) {
+        const struct image_segment *segment = &load->image->segment[i];
+
+        if (!check_place(load, "segment", segment->gpa, segment->memory_size))
+            return false;
+        put(load, segment->gpa, load->image->bytes + segment->file_offset, segment->file_size);
+        put_zeros(load, (uint64_t)segment->gpa + segment->file_size,
+                  segment->memory_size - segment->file_size);
+        layout_take(&load->layout, segment->gpa, segment->memory_size);
+    }
+    return true;
+}
+
+/* Raw files go last, over whatever is there: that is what they are for. */
+static bool load_blobs(struct load *load)
+{
+    for (unsigned i = 0; i < load->image->n_blobs; i++) {
+        const struct file_bytes *file = &load->image->blob[i];
+
+        if (!check_place(load, "--load file", load->image->blob_gpa[i], file->size))
+            return false;
+        put(load, load->image->blob_gpa[i], file->bytes, file->size);
+        layout_take(&load->layout, load->image->blob_gpa[i], file->size);
+    }
+    return true;
+}
+
+/* Modules go to page boundaries above the kernel, so that its own early allocations, which tend to follow it,
+ * and the modules are the least likely to meet. */
+static bool load_modules(struct load *load, struct boot_request *request)
+{
+    uint64_t first = MEMORY_EXTENDED, end = load->vm->memory.ram_size;
+
+    for (unsigned i = 0; i < load->image->n_segments; i++) {
+        uint64_t segment_end = (uint64_t)load->image->segment[i].gpa + load->image->segment[i].memory_size;
+
+        if (segment_end <= end && segment_end > first)
+            first = segment_end;
+    }
+    for (unsigned i = 0; i < load->config->n_modules; i++) {
+        const struct file_bytes *file = &load->image->module[i];
+        uint64_t gpa;
+
+        if (!layout_find(&load->layout, first, end, file->size, PAGE_SIZE, &gpa))
+            return file_fail(load->config->module[i].path, load->error.text, load->error.size,
+                             "no room for this module of %zu bytes above the kernel in %lluM of memory",
+                             file->size, (unsigned long long)(end >> 20));
+        put(load, gpa, file->bytes, file->size);
+        layout_take(&load->layout, gpa, file->size);
+        request->module[i] = (struct loaded_module){.gpa = (uint32_t)gpa, .size = (uint32_t)file->size};
+    }
+    return true;
+}
+
+static bool load_boot_block(struct load *load, const struct boot_request *request, struct boot_block *block)
+{
+    uint64_t gpa;
+
+    bootinfo_build(request, 0, block);
+    free(block->bytes);
+    if (!layout_find(&load->layout, LOW_FIRST, LOW_END, block->size, PAGE_SIZE, &gpa) &&
+        !layout_find(&load->layout, MEMORY_EXTENDED, load->vm->memory.ram_size, block->size, PAGE_SIZE, &gpa))
+        return image_fail(&load->error,
+                          "no room for 0x%x bytes of boot information beside it in %lluM of memory",
+                          block->size, (unsigned long long)(load->vm->memory.ram_size >> 20));
+    bootinfo_build(request, (uint32_t)gpa, block);
+    put(load, gpa, block->bytes, block->size);
+    free(block->bytes);
+    block->bytes = NULL;
+    return true;
+}
+
+/* The machine state of Multiboot Specification 3.2; without multiboot the same, with zeroed registers. */
+static void set_processor(struct load *load, const struct boot_block *block)
+{
+    struct vcpu *vcpu = &load->vm->vcpu;
+
+    memset(vcpu->gpr, 0, sizeof vcpu->gpr);
+    vcpu_set_flat(vcpu, BOOT_CODE_SELECTOR, BOOT_DATA_SELECTOR, load->image->entry);
+    vcpu->gdtr = (struct table_register){.base = block->gdt, .limit = 8 * BOOT_GDT_ENTRIES - 1};
+    vcpu->idtr =
+        (struct table_register){0}; /* any exception before the kernel's own LIDT is a triple fault */
+    vcpu->gpr[ESP] = block->stack_top;
+    if (load->image->is_multiboot) {
+        vcpu->gpr[EAX] = MULTIBOOT_LOADER_MAGIC;
+        vcpu->gpr[EBX] = block->multiboot_info;
+    }
+}
+
+bool kernel_load(const struct kernel_image *kernel, const struct loader_config *config, struct vm *vm,
+                 char *error, size_t error_size)
+{
+    struct load load = {
+        .image = kernel,
+        .config = config,
+        .vm = vm,
+        .error = {.path = config->kernel_path, .text = error, .size = error_size},
+    };
+    struct boot_request request = {.image = kernel, .config = config, .memory = &vm->memory};
+    struct boot_block block;
+
+    if (!load_segments(&load) || !load_blobs(&load) || !load_modules(&load, &request) ||
+        !load_boot_block(&load, &request, &block))
+        return false;
+    set_processor(&load, &block);
+    return true;
+}
