@@ -43,6 +43,8 @@ bool decode_is_in_profile(const struct insn *insn)
 
 bool profile_is_fpu(const struct insn *insn)
 {
+    if (insn->opcode_map == 0 && insn->opcode >= 0xd8 && insn->opcode <= 0xdf)
+        return true; /* the x87 escapes: FCOMI came with the Pentium Pro's integer instructions */
     switch (insn->mnemonic) {
     case ZYDIS_MNEMONIC_SFENCE: /* of SSE and SSE2, but without their registers: never #NM */
     case ZYDIS_MNEMONIC_LFENCE:
