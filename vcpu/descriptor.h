@@ -108,6 +108,14 @@ static inline uint16_t gate_selector(const struct descriptor *gate)
     return (uint16_t)(gate->low >> 16);
 }
 
+/* Call gates: what to copy from stack to stack, in words or doublewords. */
+#define GATE_PARAMETERS_MAX 31u
+
+static inline unsigned gate_parameter_count(const struct descriptor *gate)
+{
+    return gate->high & GATE_PARAMETERS_MAX;
+}
+
 static inline uint32_t gate_offset(const struct descriptor *gate)
 {
     uint32_t low = gate->low & 0xffff;

@@ -7,8 +7,9 @@
  * changed (the SDM's few exceptions are commented where they occur), so that the instruction restarts after
  * the handler.
  *   3. RF and the interrupt shadow last for one instruction: vcpu_emulate clears both before it calls the
- * routine and puts them back if the instruction does not finish (for OUTCOME_PARTIAL it sets RF: SDM Vol
- * 3B 17.3.1.1). A routine that gives them a new value (iret, popfd, task switch; sti, mov ss) just sets it.
+ * routine and puts them back if the instruction does not finish (a #DB trap means that it did; for
+ * OUTCOME_PARTIAL it sets RF: SDM Vol 3B 17.3.1.1). A routine that gives them a new value (iret, popfd, task
+ * switch; sti, mov ss) just sets it.
  *   4. The single-step trap is vcpu_emulate's too: #DB with DR6.BS after any instruction that began with TF
  * set, except INT n and its relatives, which clear TF on the way.
  *

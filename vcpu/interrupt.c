@@ -6,14 +6,13 @@
  */
 #include "vcpu/interrupt.h"
 
+#include "vcpu/code_entry.h"
 #include "vcpu/internal.h"
 #include "vcpu/segment.h"
 #include "vcpu/task.h"
 
 #define IDT_ENTRY_SIZE 8u
 #define IVT_ENTRY_SIZE 4u
-
-#define FRAME_MAX 10 /* GS FS DS ES SS ESP EFLAGS CS EIP, error code */
 
 /* The error code that names an IDT entry (SDM Vol 3A 6.13). */
 static uint32_t gate_error(const struct event *event)
@@ -88,28 +87,28 @@ static enum outcome check_handler_code(struct vcpu *vcpu, const struct descripto
     return OUTCOME_DONE;
 }
 
-/* What the handler finds on its stack, in the order pushed. */
-static unsigned make_frame(const struct vcpu *vcpu, const struct event *event, bool is_inner,
-                           uint32_t frame[static FRAME_MAX])
+/* What the handler finds on its stack. */
+static void make_frame(const struct vcpu *vcpu, const struct event *event, bool is_inner,
+                       struct code_entry *entry)
 {
-    unsigned n = 0;
+    uint32_t *frame = entry->frame;
 
     if (vcpu_is_v8086(vcpu)) {
-        frame[n++] = vcpu->segment[SEG_GS].selector;
-        frame[n++] = vcpu->segment[SEG_FS].selector;
-        frame[n++] = vcpu->segment[SEG_DS].selector;
-        frame[n++] = vcpu->segment[SEG_ES].selector;
+        *frame++ = vcpu->segment[SEG_GS].selector;
+        *frame++ = vcpu->segment[SEG_FS].selector;
+        *frame++ = vcpu->segment[SEG_DS].selector;
+        *frame++ = vcpu->segment[SEG_ES].selector;
     }
     if (is_inner) {
-        frame[n++] = vcpu->segment[SEG_SS].selector;
-        frame[n++] = vcpu->gpr[ESP];
+        *frame++ = vcpu->segment[SEG_SS].selector;
+        *frame++ = vcpu->gpr[ESP];
     }
-    frame[n++] = event->saved_eflags;
-    frame[n++] = vcpu->segment[SEG_CS].selector;
-    frame[n++] = event->return_eip;
+    *frame++ = event->saved_eflags;
+    *frame++ = vcpu->segment[SEG_CS].selector;
+    *frame++ = event->return_eip;
     if (event->has_error)
-        frame[n++] = event->error;
-    return n;
+        *frame++ = event->error;
+    entry->n = (unsigned)(frame - entry->frame);
 }
 
 static void null_data_segments(struct vcpu *vcpu)
@@ -125,49 +124,33 @@ static enum outcome deliver_through_gate(struct vcpu *vcpu, const struct event *
 {
     unsigned type = descriptor_system_type(gate);
     bool is_interrupt_gate = type == SYSTEM_INT16 || type == SYSTEM_INT32;
-    unsigned size = gate_is_32bit(gate) ? 4 : 2;
-    uint32_t eip = gate_offset(gate);
-    uint32_t frame[FRAME_MAX];
-    unsigned n, cpl = 0;
+    struct code_entry entry = {
+        .eip = gate_offset(gate), .size = gate_is_32bit(gate) ? 4 : 2, .ext = event->ext};
+    unsigned cpl = 0;
     bool is_inner;
-    struct descriptor code;
-    struct segment cs;
-    struct stack stack;
-    enum outcome outcome = check_handler_code(vcpu, gate, event->ext, &code, &cpl);
+    enum outcome outcome = check_handler_code(vcpu, gate, event->ext, &entry.code, &cpl);
 
     if (outcome != OUTCOME_DONE)
         return outcome;
+    entry.selector = (uint16_t)((gate_selector(gate) & ~SELECTOR_RPL) | cpl);
     is_inner = cpl != vcpu->cpl;
     if (is_inner) {
-        outcome = task_inner_stack(vcpu, cpl, event->ext, &stack);
+        outcome = task_inner_stack(vcpu, cpl, event->ext, &entry.stack);
         if (outcome != OUTCOME_DONE)
             return outcome;
     } else {
-        stack = vcpu_current_stack(vcpu);
-        stack.error_code = (uint16_t)event->ext;
+        entry.stack = vcpu_current_stack(vcpu);
+        entry.stack.error_code = (uint16_t)event->ext;
     }
-    n = make_frame(vcpu, event, is_inner, frame);
-    outcome = vcpu_stack_check_room(vcpu, &stack, n, size);
-    if (outcome != OUTCOME_DONE)
-        return outcome;
-    cs = descriptor_segment(&code, (uint16_t)((gate_selector(gate) & ~SELECTOR_RPL) | cpl));
-    if (eip > cs.limit)
-        return vcpu_raise_error(vcpu, EXCEPTION_GP, event->ext);
-    outcome = descriptor_mark_accessed(vcpu, &code);
-    if (outcome == OUTCOME_DONE)
-        outcome = vcpu_stack_push_frame(vcpu, &stack, frame, n, size);
+    make_frame(vcpu, event, is_inner, &entry);
+    outcome = code_entry_prepare(vcpu, &entry);
     if (outcome != OUTCOME_DONE)
         return outcome;
 
     accept(vcpu, event);
     if (vcpu_is_v8086(vcpu))
         null_data_segments(vcpu);
-    cs.attributes |= SEGMENT_ACCESSED;
-    vcpu->segment[SEG_CS] = cs;
-    vcpu->segment[SEG_SS] = stack.segment;
-    vcpu_commit_stack_pointer(vcpu, &stack);
-    vcpu->cpl = (uint8_t)cpl;
-    vcpu->eip = eip;
+    code_entry_commit(vcpu, &entry);
     vcpu->eflags &= ~(EFLAGS_TF | EFLAGS_NT | EFLAGS_RF | EFLAGS_VM);
     if (is_interrupt_gate)
         vcpu->eflags &= ~EFLAGS_IF;

@@ -9,7 +9,7 @@
 
 static bool has_io_privilege(const struct vcpu *vcpu)
 {
-    unsigned iopl = (vcpu->eflags & EFLAGS_IOPL) >> 12;
+    unsigned iopl = (vcpu->eflags & EFLAGS_IOPL) >> EFLAGS_IOPL_SHIFT;
 
     return !vcpu_is_protected(vcpu) || (!vcpu_is_v8086(vcpu) && vcpu->cpl <= iopl);
 }

@@ -52,12 +52,6 @@ struct tss_image {
     bool has_cr3, has_debug_trap;
 };
 
-/* EFLAGS bits that exist. */
-#define EFLAGS_DEFINED                                                                                       \
-    (EFLAGS_CF | EFLAGS_PF | EFLAGS_AF | EFLAGS_ZF | EFLAGS_SF | EFLAGS_TF | EFLAGS_IF | EFLAGS_DF |         \
-     EFLAGS_OF | EFLAGS_IOPL | EFLAGS_NT | EFLAGS_RF | EFLAGS_VM | EFLAGS_AC | EFLAGS_VIF | EFLAGS_VIP |     \
-     EFLAGS_ID)
-
 /* ---- inner stacks
  * ------------------------------------------------------------------------------------------- */
 

@@ -3,24 +3,27 @@
 #define RING3_X86_H
 
 /* EFLAGS (SDM Vol 1 3.4.3) */
-#define EFLAGS_CF    0x00000001u
-#define EFLAGS_FIXED 0x00000002u
-#define EFLAGS_PF    0x00000004u
-#define EFLAGS_AF    0x00000010u
-#define EFLAGS_ZF    0x00000040u
-#define EFLAGS_SF    0x00000080u
-#define EFLAGS_TF    0x00000100u
-#define EFLAGS_IF    0x00000200u
-#define EFLAGS_DF    0x00000400u
-#define EFLAGS_OF    0x00000800u
-#define EFLAGS_IOPL  0x00003000u
-#define EFLAGS_NT    0x00004000u
-#define EFLAGS_RF    0x00010000u
-#define EFLAGS_VM    0x00020000u
-#define EFLAGS_AC    0x00040000u
-#define EFLAGS_VIF   0x00080000u
-#define EFLAGS_VIP   0x00100000u
-#define EFLAGS_ID    0x00200000u
+#define EFLAGS_CF         0x00000001u
+#define EFLAGS_FIXED      0x00000002u
+#define EFLAGS_PF         0x00000004u
+#define EFLAGS_AF         0x00000010u
+#define EFLAGS_ZF         0x00000040u
+#define EFLAGS_SF         0x00000080u
+#define EFLAGS_TF         0x00000100u
+#define EFLAGS_IF         0x00000200u
+#define EFLAGS_DF         0x00000400u
+#define EFLAGS_OF         0x00000800u
+#define EFLAGS_IOPL       0x00003000u
+#define EFLAGS_IOPL_SHIFT 12
+#define EFLAGS_NT         0x00004000u
+#define EFLAGS_RF         0x00010000u
+#define EFLAGS_VM         0x00020000u
+#define EFLAGS_AC         0x00040000u
+#define EFLAGS_VIF        0x00080000u
+#define EFLAGS_VIP        0x00100000u
+#define EFLAGS_ID         0x00200000u
+/* The bits that exist, but for the fixed one. */
+#define EFLAGS_DEFINED 0x003f7fd5u
 
 #define EFLAGS_IOPL_SHIFT 12
 
