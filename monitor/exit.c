@@ -99,6 +99,13 @@ static void rewind_software_interrupt(struct vm *vm, uint8_t one_byte, uint8_t v
     vm->vcpu.eip -= bytes[1] == one_byte ? 1 : bytes[0] == 0xcd && bytes[1] == vector ? 2 : 0;
 }
 
+/* TF: a trap, after the instruction (SDM Vol 3B 17.3.1.4). */
+static enum disposition reflect_single_step(struct vm *vm)
+{
+    vm->vcpu.dr[6] |= DR6_BS;
+    return reflect(vm, &(struct fault){.vector = EXCEPTION_DB, .is_trap = true});
+}
+
 static enum disposition handle_exception(struct vm *vm, const struct vm_exit *exit)
 {
     switch (exit->fault.vector) {
@@ -117,8 +124,7 @@ static enum disposition handle_exception(struct vm *vm, const struct vm_exit *ex
         rewind_software_interrupt(vm, 0xce, EXCEPTION_OF);
         return emulate(vm, &exit->fault);
     case EXCEPTION_DB:
-        vm->vcpu.dr[6] |= DR6_BS;
-        return reflect(vm, &exit->fault);
+        return reflect_single_step(vm);
     default:
         return reflect(vm, &exit->fault); /* #DE #BR #MF #AC #XM: the guest's own, as they are */
     }
@@ -177,6 +183,8 @@ void vm_handle_exit(struct vm *vm, const struct vm_exit *exit)
     enum disposition disposition;
 
     vm->n_exits++;
+    if (exit->reason == EXIT_INTERRUPTED && !vm_is_stopped(vm))
+        return; /* the host's business: no event, so that traces do not depend on it */
     vm_event_begin(vm, exit);
     disposition = handle(vm, exit);
     vm_event_end(vm, disposition);

@@ -43,6 +43,7 @@ static const struct allowed_call allowed[] = {
     ANY(pread64),
     ANY(pwrite64),
     ANY(lseek),
+    ANY(ftruncate),
     ANY(fsync),
     ANY(fdatasync),
     ANY(close),
