@@ -25,8 +25,6 @@
 /* The bits that exist, but for the fixed one. */
 #define EFLAGS_DEFINED 0x003f7fd5u
 
-#define EFLAGS_IOPL_SHIFT 12
-
 /* CR0, CR4, EFER (SDM Vol 3A 2.5, 2.2.1) */
 #define CR0_PE 0x00000001u
 #define CR0_MP 0x00000002u
