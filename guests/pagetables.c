@@ -78,8 +78,7 @@ static void check_entry_stores(void)
     }
 }
 
-/* ---- string instructions --------------------------------------------------------------------------------
- */
+/* ---- string instructions ---- */
 
 static void check_table_strings(void)
 {
@@ -114,8 +113,7 @@ static void check_table_strings(void)
                      WINDOW + 0x8000);
 }
 
-/* ---- layouts --------------------------------------------------------------------------------------------
- */
+/* ---- layouts ---- */
 
 static void check_table_layouts(void)
 {

@@ -35,8 +35,7 @@ static struct trap try_access(void (*code)(void), uint32_t linear, uint32_t valu
     return probe_kernel(code);
 }
 
-/* ---- mapping --------------------------------------------------------------------------------------------
- */
+/* ---- mapping ---- */
 
 static void check_mapping(void)
 {
@@ -86,8 +85,7 @@ static void check_execution(void)
     check_equal("remapped: the other code runs", try_access(execute, WINDOW, 0).registers.eax, 2);
 }
 
-/* ---- protection ------------------------------------------------------------------------------------------
- */
+/* ---- protection ---- */
 
 static void check_protection(void)
 {

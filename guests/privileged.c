@@ -10,7 +10,7 @@
  */
 #include "guest.h"
 
-/* ---- part 1: at CPL 0 ---------------------------------------------------------------------------------- */
+/* ---- part 1: at CPL 0 ---- */
 
 static volatile unsigned ticks;
 
@@ -239,7 +239,7 @@ static void check_caches(void)
     check("wbinvd, invd: memory is as it was", *first == 1 && *second == 2);
 }
 
-/* ---- part 2: at CPL 3 ---------------------------------------------------------------------------------- */
+/* ---- part 2: at CPL 3 ---- */
 
 SNIPPETS_BEGIN(privileged_instructions);
 SNIPPET(privileged_instructions, user, "cli");

@@ -9,7 +9,7 @@
  */
 #include "guest.h"
 
-/* ---- step 3: the timer --------------------------------------------------------------------------------- */
+/* ---- step 3: the timer ---- */
 
 static volatile unsigned ticks;
 
@@ -35,8 +35,7 @@ static void meet_the_timer(void)
     pic_mask(IRQ_TIMER);
 }
 
-/* ---- step 5: a page that appears when it is touched ------------------------------------------------------
- */
+/* ---- step 5: a page that appears when it is touched ---- */
 
 enum { LAZY_PAGE = 0x40000000 };
 
@@ -54,8 +53,7 @@ static void on_page_fault(struct trap_frame *frame)
     space_map(space, LAZY_PAGE, (uintptr_t)page_alloc(), PTE_P | PTE_W);
 }
 
-/* ---- step 6: ring 3 --------------------------------------------------------------------------------------
- */
+/* ---- step 6: ring 3 ---- */
 
 enum { CALL_EXIT = 1, CALL_PRINT = 4, TOUR_SYSCALL = 0x80 };
 

@@ -35,8 +35,7 @@ USER_CODE(store, "mov %eax, (%ebx)")
 USER_CODE(execute, "jmp *%ebx")
 USER_CODE(bit_test, "bt $3, (%ebx)")
 
-/* ---- pages -----------------------------------------------------------------------------------------------
- */
+/* ---- pages ---- */
 
 static void check_page(const char *name, uint32_t linear, uint32_t error)
 {
@@ -269,8 +268,7 @@ static void check_gates(void)
     check_trap("a call gate for the kernel", probe_user(call_gate_only), VECTOR_GP, SEL_FREE, call_gate_only);
 }
 
-/* ---- ports ----------------------------------------------------------------------------------------------
- */
+/* ---- ports ---- */
 
 /* 0x3ff is the UART's scratch register; reading its neighbours 0x3fc-0x3fe does nothing. */
 USER_CODE(in_3ff, "mov $0x3ff, %dx\n\tin %dx, %al")

@@ -8,7 +8,7 @@ if [ $# -ne 1 ] || [ ! -d "$1" ]; then
     echo "usage: $0 DIRECTORY (where the *.elf of the guests are)" >&2
     exit 2
 fi
-qemu=qemu-system-i386
+qemu="qemu-system-i386"
 if ! command -v $qemu >/dev/null; then
     echo "SKIP guests under QEMU: no $qemu here (Debian package qemu-system-x86)"
     exit 0

@@ -16,20 +16,20 @@
 
 #include "cpu.h"
 
-/* ---- the guest ----------------------------------------------------------------------------------------- */
+/* ---- the guest ---- */
 
 void guest_main(void);
 
 /* Is `word` on the command line that the loader passed (ring3 run --append, qemu -append)? */
 bool has_option(const char *word);
 
-/* ---- console (COM1) ------------------------------------------------------------------------------------ */
+/* ---- console (COM1) ---- */
 
 /* %s %c %u %d %x, with zero padding and width for %u and %x (%08x). */
 void print(const char *format, ...) __attribute__((format(printf, 1, 2)));
 void console_init(void);
 
-/* ---- checks -------------------------------------------------------------------------------------------- */
+/* ---- checks ---- */
 
 /* Prints `ok name` or `FAIL name: ...`, and counts. */
 void check(const char *name, bool condition);
@@ -45,7 +45,7 @@ void fail(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn
 void report(void) __attribute__((noreturn));
 void power_off(uint32_t debug_exit_value) __attribute__((noreturn));
 
-/* ---- segments ------------------------------------------------------------------------------------------ */
+/* ---- segments ---- */
 
 /*
  * Selectors. The list avoids those that a Linux host accepts from any process (0x23, 0x2b as a data segment,
@@ -96,7 +96,7 @@ uint64_t descriptor(uint32_t base, uint32_t limit, uint8_t access);
 uint64_t gate(uint16_t selector, uint32_t offset, uint8_t access); /* also call gates, with 0 parameters */
 void segments_init(void);
 
-/* ---- traps --------------------------------------------------------------------------------------------- */
+/* ---- traps ---- */
 
 /* What the entry code in traps.S builds on the stack. esp and ss are there only if the trap came from ring 3.
  */
@@ -109,6 +109,7 @@ struct trap_frame {
 
 typedef void trap_handler(struct trap_frame *frame);
 
+extern uint8_t trap_stubs[256][16]; /* the entry points */
 void traps_init(void);
 void trap_dispatch(struct trap_frame *frame); /* what every entry calls; a handler may pass a trap on */
 void trap_set_handler(unsigned vector, trap_handler *handler); /* NULL: none */
@@ -178,7 +179,7 @@ extern uint8_t user_begin[], user_end[]; /* the pages with .user_text and .user_
 extern uint32_t user_stack[1024];
 uint32_t user_stack_top(void);
 
-/* ---- paging -------------------------------------------------------------------------------------------- */
+/* ---- paging ---- */
 
 enum { PAGE_SIZE = 4096 };
 
@@ -194,7 +195,7 @@ pte *space_entry(pte *directory, uint32_t linear);
 void space_map(pte *directory, uint32_t linear, uint32_t physical, uint32_t flags);
 void paging_on(pte *directory); /* loads CR3, sets CR0.PG and CR0.WP */
 
-/* ---- interrupt controller and timer -------------------------------------------------------------------- */
+/* ---- interrupt controller and timer ---- */
 
 enum { IRQ_BASE = 0x20 }; /* IRQ n comes as vector 0x20 + n */
 enum { IRQ_TIMER = 0, IRQ_KEYBOARD = 1, IRQ_COM1 = 4 };
@@ -210,7 +211,7 @@ void pit_periodic(unsigned hz);
 void pit_one_shot(uint16_t ticks);   /* IRQ 0 rises once, `ticks` / 1.193182 MHz from now */
 bool pic_wait_request(unsigned irq); /* polls (for seconds at most) until the line is requested */
 
-/* ---- what compilers call without being asked ----------------------------------------------------------- */
+/* ---- what compilers call without being asked ---- */
 
 void *memset(void *to, int byte, size_t n);
 void *memcpy(void *restrict to, const void *restrict from, size_t n);

@@ -5,7 +5,6 @@
  */
 #include "guest.h"
 
-extern uint8_t trap_stubs[256][16];
 void probe_call(void (*code)(void), const struct registers *in, struct registers *out);
 void probe_enter_user(uint32_t eip, uint32_t esp, uint32_t eflags, const struct registers *in);
 void probe_recover(void);
