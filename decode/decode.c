@@ -158,9 +158,8 @@ static void convert_operands(const ZydisDecodedInstruction *zydis, const ZydisDe
 
 static void convert_prefixes(const ZydisDecodedInstruction *zydis, unsigned default_size, struct insn *insn)
 {
-    const ZydisInstructionAttributes repeats = ZYDIS_ATTRIB_ACCEPTS_REP | ZYDIS_ATTRIB_ACCEPTS_REPE |
-                                               ZYDIS_ATTRIB_ACCEPTS_REPZ | ZYDIS_ATTRIB_ACCEPTS_REPNE |
-                                               ZYDIS_ATTRIB_ACCEPTS_REPNZ;
+    const ZydisInstructionAttributes repeats =
+        ZYDIS_ATTRIB_ACCEPTS_REP | ZYDIS_ATTRIB_ACCEPTS_REPE | ZYDIS_ATTRIB_ACCEPTS_REPNE;
     unsigned other_size = default_size == 4 ? 2 : 4;
 
     insn->operand_size = (uint8_t)default_size;

@@ -1,9 +1,9 @@
 /*
  * decode: bytes -> instruction, and the Popek-Goldberg class of that instruction.
  *
- * Pure: no memory but the caller's, no signals, no globals that change. All x86 decoding and disassembly text is
- * Zydis's; what is ours is the compact `struct insn` and *the* table of sensitive instructions (sensitive.c), from
- * which `ring3 check`, the trace, the emulator and docs/sensitive.md all draw.
+ * Pure: no memory but the caller's, no signals, no globals that change. All x86 decoding and disassembly text
+ * is Zydis's; what is ours is the compact `struct insn` and *the* table of sensitive instructions
+ * (sensitive.c), from which `ring3 check`, the trace, the emulator and docs/sensitive.md all draw.
  *
  * Read next: sensitive.def (the table), then decode.c.
  */
@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define INSN_MAX_LENGTH 15
+#define INSN_MAX_LENGTH   15
 #define INSN_MAX_OPERANDS 5
 
 /* ---- the instruction --------------------------------------------------------------------------------- */
@@ -51,9 +51,9 @@ enum operand_access {
 };
 
 struct operand {
-    uint8_t kind;    /* enum operand_kind */
-    uint8_t size;    /* bytes; 0 where there is none (lea's agen, fxsave: 512 does not fit, see size16) */
-    uint8_t access;  /* enum operand_access, conditional accesses included */
+    uint8_t kind;     /* enum operand_kind */
+    uint8_t size;     /* bytes; 0 where there is none (lea's agen, fxsave: 512 does not fit, see size16) */
+    uint8_t access;   /* enum operand_access, conditional accesses included */
     bool is_implicit; /* not encoded in ModRM/immediate (al of xlat, the memory of movs/stos/push) */
     union {
         struct {
@@ -94,14 +94,15 @@ struct insn {
     uint8_t opcode_map;   /* 0: one byte, 1: 0F, 2: 0F38, 3: 0F3A, 0xff: VEX and other */
     uint8_t opcode;
     bool has_modrm;
-    uint8_t modrm_offset;   /* in bytes[], where has_modrm */
-    uint8_t opcode_offset;  /* of `opcode` in bytes[] */
+    uint8_t modrm_offset;                       /* in bytes[], where has_modrm */
+    uint8_t opcode_offset;                      /* of `opcode` in bytes[] */
     uint8_t immediate_offset, immediate_length; /* 0, 0: none */
-    uint16_t mnemonic;      /* enum ZydisMnemonic_ */
-    uint8_t isa_set;        /* enum ZydisISASet_: which extension brought it */
+    uint16_t mnemonic;                          /* enum ZydisMnemonic_ */
+    uint8_t isa_set;                            /* enum ZydisISASet_: which extension brought it */
     uint8_t n_operands;
-    struct operand operand[INSN_MAX_OPERANDS]; /* explicit ones first, in Intel order, then implicit memory ones */
-    const struct sensitive *sensitive;         /* row of the table, or NULL: innocuous */
+    struct operand
+        operand[INSN_MAX_OPERANDS];    /* explicit ones first, in Intel order, then implicit memory ones */
+    const struct sensitive *sensitive; /* row of the table, or NULL: innocuous */
 };
 
 enum decode_status {
@@ -134,7 +135,8 @@ enum sensitive_class {
 enum substrate {
     SUBSTRATE_TRAPS,       /* always an exception: privileged here */
     SUBSTRATE_HOLE,        /* executes, and silently differs: the holes */
-    SUBSTRATE_CONDITIONAL, /* traps or not by its operand (a selector the host accepts), by the mode, or by the host (see note) */
+    SUBSTRATE_CONDITIONAL, /* traps or not by its operand (a selector the host accepts), by the mode, or by
+                              the host (see note) */
     SUBSTRATE_HOST_CALL,   /* enters the host kernel: int 0x80, syscall */
 };
 
@@ -147,31 +149,35 @@ enum sensitive_handler {
 };
 
 struct sensitive {
-    uint16_t mnemonic;      /* enum ZydisMnemonic_ */
-    const char *name;       /* upper case, as the SDM names the group: "MOV to CR" */
-    bool is_privileged;     /* the architecture faults it at CPL 3 (given IOPL where it counts) */
-    uint8_t classes;        /* enum sensitive_class, or'ed; */
-    bool in_robin_irvine;   /* on the list of 17 (18) */
+    const char *name;  /* upper case, as the SDM names the group: "MOV to CR" */
+    const char *state; /* what it reads or changes */
+    const char *note;  /* when conditional: when; else "" or what is seen */
     enum substrate substrate;
-    bool needs_patch;       /* can run without any trap that the monitor sees, in a way a kernel may meet */
-    const char *state;      /* what it reads or changes */
-    const char *note;       /* when conditional: when; else "" */
     enum sensitive_handler handler;
+    uint16_t mnemonic;    /* enum ZydisMnemonic_ */
+    uint8_t classes;      /* enum sensitive_class, or'ed */
+    bool is_privileged;   /* the architecture faults it at CPL 3 (given IOPL where it counts) */
+    bool in_robin_irvine; /* on the list of 17 (18) */
+    bool needs_patch;     /* can run without any trap that the monitor sees, in a way a kernel may meet */
 };
 
 /* All rows, in the order of sensitive.def. */
 const struct sensitive *sensitive_table(size_t *n);
-/* The row of an instruction, by mnemonic and operands (mov is sensitive only with CR, DR or segment operands); NULL: innocuous. */
+/* The row of an instruction, by mnemonic and operands (mov is sensitive only with CR, DR or segment
+ * operands); NULL: innocuous. */
 const struct sensitive *sensitive_find(const struct insn *insn);
-const char *sensitive_class_name(const struct sensitive *row); /* "control", "behaviour", "control+behaviour" */
+const char *
+sensitive_class_name(const struct sensitive *row); /* "control", "behaviour", "control+behaviour" */
 const char *substrate_name(enum substrate substrate);
-/* True where the instruction would execute on the host without any trap the monitor sees, and so needs patching. */
+/* True where the instruction would execute on the host without any trap the monitor sees, and so needs
+ * patching. */
 bool sensitive_is_hole(const struct sensitive *row);
 
-/* ---- the CPUID profile ----------------------------------------------------------------------------------- */
+/* ---- the CPUID profile -----------------------------------------------------------------------------------
+ */
 
-/* The virtual CPU offers one fixed instruction set on every host: i686 + FXSR, SSE, SSE2. An instruction outside
- * it is #UD where the engine sees it. */
+/* The virtual CPU offers one fixed instruction set on every host: i686 + FXSR, SSE, SSE2. An instruction
+ * outside it is #UD where the engine sees it. */
 bool decode_is_in_profile(const struct insn *insn);
 
 #endif

@@ -33,16 +33,16 @@ enum { COLUMN_KEEP, COLUMN_PATCH };
 static const struct sensitive rows[] = {
 #define SENSITIVE(mnemonic_, operands_, name_, privileged_, class_, list_, substrate_, patch_, handler_,     \
                   state_, note_)                                                                             \
-    {.mnemonic = ZYDIS_MNEMONIC_##mnemonic_,                                                                 \
-     .name = name_,                                                                                          \
-     .is_privileged = COLUMN_##privileged_,                                                                  \
-     .classes = CLASS_##class_,                                                                              \
-     .in_robin_irvine = COLUMN_##list_,                                                                      \
+    {.name = (name_),                                                                                        \
+     .state = (state_),                                                                                      \
+     .note = (note_),                                                                                        \
      .substrate = SUBSTRATE_##substrate_,                                                                    \
-     .needs_patch = COLUMN_##patch_,                                                                         \
-     .state = state_,                                                                                        \
-     .note = note_,                                                                                          \
-     .handler = HANDLE_##handler_},
+     .handler = HANDLE_##handler_,                                                                           \
+     .mnemonic = ZYDIS_MNEMONIC_##mnemonic_,                                                                 \
+     .classes = CLASS_##class_,                                                                              \
+     .is_privileged = COLUMN_##privileged_,                                                                  \
+     .in_robin_irvine = COLUMN_##list_,                                                                      \
+     .needs_patch = COLUMN_##patch_},
 #define SENSITIVE_FORM SENSITIVE
 #include "decode/sensitive.def"
 #undef SENSITIVE
@@ -72,7 +72,7 @@ enum {
 };
 
 static const uint8_t first_row[ZYDIS_MNEMONIC_MAX_VALUE + 1] = {
-    /* one more than the index; 0: none */
+/* one more than the index; 0: none */
 #define SENSITIVE(mnemonic, ...) [ZYDIS_MNEMONIC_##mnemonic] = ROW_##mnemonic + 1,
 #define SENSITIVE_FORM(...)
 #include "decode/sensitive.def"

@@ -241,11 +241,11 @@ static const struct {
     {"0f 18 00", NULL},                     /* prefetchnta */
     {"f3 90", NULL},
     {"0f 1f 00", NULL},
-    {"f3 0f 1e fa", NULL},                        /* endbr32 */
-    {"0f 40 c1", NULL},                           /* cmovo */
-    {"0f c7 08", NULL},                           /* cmpxchg8b */
-    {"0f 0b", NULL},                              /* ud2: #UD everywhere */
-    {"63 c0", NULL},                              /* arpl: works on its operands alone */
+    {"f3 0f 1e fa", NULL}, /* endbr32 */
+    {"0f 40 c1", NULL},    /* cmovo */
+    {"0f c7 08", NULL},    /* cmpxchg8b */
+    {"0f 0b", NULL},       /* ud2: #UD everywhere */
+    {"63 c0", "ARPL"},
     {"0f c7 f0", "outside the profile"},          /* rdrand */
     {"0f c7 f8", "outside the profile"},          /* rdseed */
     {"f3 0f c7 f8", "outside the profile"},       /* rdpid */
