@@ -74,6 +74,7 @@ bool vm_create(struct vm *vm, const struct vm_config *config, const struct engin
     if (vm->insn_cache == NULL ||
         !memory_create(&vm->memory, config->ram_size, config->rom_size, error, error_size))
         goto failed;
+    vcpu_stub_init(); /* its memory cannot be made once the sandbox is closed */
     vcpu_reset(&vm->vcpu);
     vm->engine_state = engine->create(vm, error, error_size);
     if (vm->engine_state == NULL || !create_board(vm, error, error_size) ||

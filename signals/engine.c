@@ -35,10 +35,12 @@
 #define ALTERNATE_STACK_SIZE (256ul << 10)
 #define HWCAP2_FSGSBASE_BIT  2
 
-/* EFLAGS bits that the CPU keeps for us; the others are virtual. AC is added where the guest enabled it. */
+/* EFLAGS bits that the CPU keeps for us; the others are virtual. AC is added where the guest enabled it. RF
+ * goes in, but does not come back: the CPU sets it in the image that every fault saves, and it is 0 once an
+ * instruction has run. */
 #define NATIVE_FLAGS                                                                                         \
     (EFLAGS_CF | EFLAGS_PF | EFLAGS_AF | EFLAGS_ZF | EFLAGS_SF | EFLAGS_OF | EFLAGS_DF | EFLAGS_TF |         \
-     EFLAGS_NT | EFLAGS_RF | EFLAGS_ID)
+     EFLAGS_NT | EFLAGS_ID)
 
 struct trap_state {
     struct vm *vm;
@@ -182,7 +184,7 @@ static void enter_state(struct trap_state *state)
     const struct vm *vm = state->vm;
     const struct vcpu *vcpu = &vm->vcpu;
     struct world *world = &trap_world;
-    uint32_t flags = (vcpu->eflags & NATIVE_FLAGS) | EFLAGS_IF | EFLAGS_FIXED;
+    uint32_t flags = (vcpu->eflags & (NATIVE_FLAGS | EFLAGS_RF)) | EFLAGS_IF | EFLAGS_FIXED;
 
     if ((vcpu->eflags & EFLAGS_AC) && (vcpu->cr0 & CR0_AM) && vcpu->cpl == 3)
         flags |= EFLAGS_AC;
@@ -256,7 +258,8 @@ static bool leave_state(struct trap_state *state)
     memcpy(vcpu->gpr, world->gpr, sizeof world->gpr);
     vcpu->gpr[ESP] = (uint32_t)world->iret.rsp;
     vcpu->eip = (uint32_t)world->iret.rip;
-    vcpu->eflags = (vcpu->eflags & ~native) | ((uint32_t)world->iret.rflags & native) | EFLAGS_FIXED;
+    vcpu->eflags =
+        (vcpu->eflags & ~(native | EFLAGS_RF)) | ((uint32_t)world->iret.rflags & native) | EFLAGS_FIXED;
     for (size_t i = 0; i < sizeof now / sizeof now[0]; i++) {
         if (now[i].selector == state->selector[now[i].index])
             continue;

@@ -175,6 +175,9 @@ void vcpu_set_flat(struct vcpu *vcpu, uint16_t code_selector, uint16_t data_sele
 enum outcome vcpu_emulate(struct vcpu *vcpu, const struct insn *insn);
 /* True if vcpu_emulate can run it (else it would return OUTCOME_UNKNOWN). */
 bool vcpu_can_emulate(const struct insn *insn);
+/* Makes the memory in which ordinary instructions are run; done at the first use, unless earlier (a sandbox may forbid it
+ * later). Dies if the host has none. */
+void vcpu_stub_init(void);
 /* Reads up to `n` bytes at CS:EIP as the CPU fetches them, and decodes. DONE; FAULT (#PF, #GP over limit,
  * #UD); STOP. */
 enum outcome vcpu_fetch(struct vcpu *vcpu, struct insn *insn);
