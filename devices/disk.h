@@ -20,7 +20,7 @@ struct disk_chunk;
 struct disk {
     int fd;
     bool snapshot;
-    uint32_t sectors;
+    uint32_t sectors; /* 0: not open */
     struct disk_chunk *
         *chunks;       /* snapshot mode: one slot for each DISK_CHUNK_SECTORS sectors; NULL: never written */
     uint32_t n_chunks; /* slots */
@@ -29,7 +29,7 @@ struct disk {
 
 /* On failure: false, and one line (which file, what is wrong with it) in `error`. */
 bool disk_open(struct disk *disk, const char *path, bool snapshot, char *error, size_t error_size);
-/* False if the host could not store everything that was written. */
+/* False if the host could not store everything that was written. Does nothing to a disk that is not open. */
 bool disk_close(struct disk *disk);
 
 /* One sector, 512 bytes. sector < disk->sectors. False: host I/O error, or the snapshot is full. */
