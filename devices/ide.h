@@ -2,7 +2,8 @@
  * An ATA channel with up to two disks, PIO only: ATA/ATAPI-4 (T13/1153D). Commands complete at once, so BSY
  * is seen only while SRST is held.
  *
- * Read next: ide.c (registers and the data port), ide_commands.c (what each command does), disk.h.
+ * Read next: ide.c (registers and ports), ide_commands.c (what each command does), ide_transfer.c (sectors
+ * through the data port), disk.h.
  */
 #ifndef RING3_IDE_H
 #define RING3_IDE_H
@@ -20,6 +21,10 @@
 #define IDE_MAX_MULTIPLE 16 /* sectors in one block of READ/WRITE MULTIPLE */
 
 enum ide_phase { IDE_IDLE, IDE_DATA_IN, IDE_DATA_OUT };
+
+struct ide_translation {
+    uint16_t cylinders, heads, sectors_per_track;
+};
 
 struct ide_drive {
     struct disk *disk; /* NULL: nothing is connected */
@@ -39,8 +44,8 @@ struct ide_drive {
     uint8_t buffer[IDE_MAX_MULTIPLE * DISK_SECTOR_SIZE];
 
     /* Settings. */
-    uint16_t cylinders, heads, sectors_per_track; /* the current CHS translation */
-    uint8_t multiple;                             /* sectors per block; 0: READ/WRITE MULTIPLE disabled */
+    struct ide_translation chs; /* the current one */
+    uint8_t multiple;           /* sectors per block; 0: READ/WRITE MULTIPLE disabled */
     bool write_cache;
     bool keep_settings; /* SET FEATURES 66h: a software reset does not revert the above */
     bool asleep;
