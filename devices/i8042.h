@@ -31,12 +31,14 @@ struct keyboard {
 
 struct i8042 {
     struct keyboard keyboard;
-    uint8_t ram[32];     /* byte 0 is the command byte */
-    uint8_t output;      /* the output buffer */
-    uint8_t status;      /* as port 0x64 reads it */
-    uint8_t command;     /* waits for its byte at port 0x60; 0: none */
-    uint8_t output_port; /* bit 0 RESET (low: active), bit 1 A20 */
-    bool attended;       /* the guest has made use of the keyboard */
+    uint8_t ram[32];              /* byte 0 is the command byte */
+    uint8_t output, output_flags; /* the output buffer, and its bits of the status register; no bits: empty */
+    uint8_t reply, reply_flags;   /* the controller's own answer, until the output buffer is free */
+    uint8_t command;              /* waits for its byte at port 0x60; 0: none */
+    bool last_write_was_command;  /* status bit 3 */
+    bool break_prefix_seen;       /* by the translation */
+    bool a20_enabled;             /* output port bit 1 */
+    bool attended;                /* the guest has made use of the keyboard */
 
     struct irq_line irq;
     const struct board_host *host;
@@ -47,17 +49,16 @@ void i8042_reset(struct i8042 *kbc); /* as firmware leaves it: interrupt and tra
 
 extern const struct bus_device_ops i8042_data_ops, i8042_command_ops; /* one port each */
 
-bool i8042_a20_enabled(const struct i8042 *kbc);
-/* Presses and releases the keys that type the character. True if it was taken: the keyboard takes the next
- * one when the codes of the last have been read. What no key types is taken and dropped. */
+/* May the next character be typed? Not before the codes of the last have been read. */
 bool i8042_can_type(const struct i8042 *kbc);
-bool i8042_type(struct i8042 *kbc, uint8_t character);
+/* Presses and releases the keys that type the character. One that no key types is dropped. */
+void i8042_type(struct i8042 *kbc, uint8_t character);
 
-/* ---- between the controller and the keyboard -------------------------------------------------------- */
+/* ---- between the controller and the keyboard (i8042_keyboard.c) ---------------------------------------- */
 
 void keyboard_reset(struct keyboard *keyboard);
 void keyboard_command(struct keyboard *keyboard, uint8_t byte); /* a byte from the controller */
-bool keyboard_type(struct keyboard *keyboard, uint8_t character);
-bool keyboard_take(struct keyboard *keyboard, uint8_t *byte); /* the next byte to the controller */
+void keyboard_type(struct keyboard *keyboard, uint8_t character);
+bool keyboard_send(struct keyboard *keyboard, uint8_t *byte); /* the next byte to the controller, if any */
 
 #endif

@@ -7,9 +7,10 @@
 #include <stdint.h>
 
 /* Set 2 make codes of the keys that matter here; the break code is the same after SCANCODE_BREAK. */
-#define SCANCODE_BREAK      0xf0
-#define SCANCODE_LEFT_SHIFT 0x12
-#define SCANCODE_LEFT_CTRL  0x14
+#define SCANCODE_BREAK         0xf0
+#define SCANCODE_SET1_RELEASED 0x80 /* set 1: a bit of the break code */
+#define SCANCODE_LEFT_SHIFT    0x12
+#define SCANCODE_LEFT_CTRL     0x14
 
 enum scancode_modifier { SCANCODE_PLAIN, SCANCODE_SHIFT, SCANCODE_CTRL };
 
