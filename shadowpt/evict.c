@@ -1,0 +1,47 @@
+/*
+ * The bound on host mappings. Linux gives a process 65530 of them; a guest that maps scattered pages
+ * everywhere would use them up, and then even unmapping fails. So the space counts where its host mappings
+ * begin, and before one too many is made, whole regions go, those filled longest ago first, until an eighth
+ * of the bound is free again.
+ *
+ * Regions that add no host mapping (a long run goes through them) stay: to drop them would win nothing.
+ *
+ * Read next: invariant.c.
+ */
+#include "shadowpt/space.h"
+
+static bool has_earlier_fill(const struct shadow *shadow, uint32_t region, uint32_t than)
+{
+    return than == WINDOW_REGION || shadow->region[region].filled_at < shadow->region[than].filled_at;
+}
+
+static uint32_t oldest_region(const struct shadow *shadow)
+{
+    uint32_t oldest = WINDOW_REGION;
+
+    for (uint32_t region = 0; region < WINDOW_REGION; region++)
+        if (shadow->region[region].n_pages != 0 && shadow->region[region].n_runs != 0 &&
+            has_earlier_fill(shadow, region, oldest))
+            oldest = region;
+    return oldest;
+}
+
+void evict_for(struct shadow *shadow, uint32_t n)
+{
+    uint32_t keep = shadow->max_runs - shadow->max_runs / 8;
+
+    if (shadow->n_runs + n <= shadow->max_runs)
+        return;
+    if (keep > shadow->max_runs - n)
+        keep = shadow->max_runs - n;
+    while (shadow->n_runs > keep) {
+        struct drop_batch batch = {0};
+        uint32_t region = oldest_region(shadow);
+
+        if (region == WINDOW_REGION)
+            return;
+        shadow->stats.evictions += shadow->region[region].n_pages;
+        drop_region(shadow, &batch, region);
+        drop_flush(shadow, &batch);
+    }
+}

@@ -1,0 +1,280 @@
+/*
+ * Answering a host page fault: the guest's own fault, an access that must be emulated, or one that a mapping
+ * serves.
+ *
+ * A mapping gives the intersection of what the guest's tables allow and what must be caught: no write before
+ * the D bit is set, none to ROM and none to a traced page table. With the page come neighbours that are
+ * contiguous in memory and have the same rights, so that the host keeps few and long mappings. Only
+ * neighbours whose A bit (for writes: and D bit) the guest or the CPU has set already, or, when faults march
+ * through memory one after the other, also some whose A bit we set now: a CPU may set A for a prefetch as
+ * well (SDM Vol 3A 4.8, 4.10.2.3). D is never set ahead.
+ *
+ * Read next: table.c (how the shadow follows the tables it was built from).
+ */
+#include "shadowpt/space.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "vcpu/fail.h"
+
+#define RUN_BEHIND      64u  /* 4 KiB pages mapped along with the faulting one, before it */
+#define RUN_AHEAD       128u /* and after it */
+#define STREAK_BEGINS   3u   /* adjacent faults */
+#define READ_AHEAD_MOST 256u
+#define RUNS_PER_FILL   3u /* host mappings that one fill can add: a new one, in the middle of an old one */
+#define HOST_FAILURES   3u /* mappings refused in a row, each time with the window emptied: give up */
+
+struct fill {
+    const struct walk *walk;
+    uint32_t page, rpn;    /* that faulted */
+    uint32_t flags;        /* for the sptes of the whole run */
+    const uint32_t *ptes;  /* NULL: one large page, or paging is off: contiguous by itself */
+    uint32_t pte_mask;     /* what a neighbour's entry must share... */
+    uint32_t pte_pattern;  /* ...and how */
+    uint32_t n_read_ahead; /* pages after the faulting one that need no A bit yet */
+    struct page_range run;
+};
+
+static unsigned access_kind(const struct vcpu *vcpu, uint32_t error)
+{
+    return ((error & PF_WRITE)   ? ACCESS_WRITE
+            : (error & PF_FETCH) ? ACCESS_FETCH
+                                 : ACCESS_READ) |
+           (vcpu->cpl == 3 ? ACCESS_USER : 0);
+}
+
+/* ---- the run around the page
+ * ------------------------------------------------------------------------------- */
+
+/* Must the host map the page read-only? Drops a trace that nobody needs any more. */
+static bool is_held_back(struct shadow *shadow, uint32_t rpn)
+{
+    if (!space_is_table(shadow, rpn))
+        return false;
+    if (table_is_used(shadow, rpn))
+        return true;
+    table_untrace(shadow, rpn);
+    return false;
+}
+
+static bool is_rom(const struct shadow *shadow, uint32_t rpn)
+{
+    return (shadow->memory->page_flags[rpn] & PAGE_IS_ROM) != 0;
+}
+
+/* May this neighbour be mapped along with the page? */
+static bool belongs_to_run(struct shadow *shadow, const struct fill *fill, uint32_t page)
+{
+    gpa_t gpa = fill->walk->gpa + (((gpa_t)page - fill->page) << PAGE_SHIFT);
+
+    if (shadow->spte[page] != 0)
+        return false;
+    if (fill->ptes != NULL) {
+        uint32_t pte = fill->ptes[page & (REGION_PAGES - 1)];
+        uint32_t mask = fill->pte_mask;
+
+        if (page > fill->page && page - fill->page <= fill->n_read_ahead)
+            mask &= ~PTE_A;
+        if ((pte & mask) != (fill->pte_pattern & mask))
+            return false;
+        gpa = pte & PTE_FRAME;
+    }
+
+    uint32_t rpn = memory_rpn(shadow->memory, gpa);
+
+    if (rpn == RPN_NONE || rpn != fill->rpn + (page - fill->page) ||
+        is_rom(shadow, rpn) != is_rom(shadow, fill->rpn))
+        return false;
+    /* in a writable run, userfaultfd can hold single pages back; mprotect would split it */
+    return !(fill->flags & SPTE_HOST_WRITE) || !is_held_back(shadow, rpn) || shadow->uffd >= 0;
+}
+
+/* The pages that may come along at most: of the same region, and the same stretch of the host. */
+static struct page_range widest_run(const struct shadow *shadow, const struct fill *fill)
+{
+    struct page_range widest = host_reach(shadow, fill->page);
+    uint32_t first = fill->page & ~(REGION_PAGES - 1);
+    uint32_t end = first + REGION_PAGES;
+    uint32_t ahead = fill->n_read_ahead > RUN_AHEAD ? fill->n_read_ahead : RUN_AHEAD;
+
+    if (fill->ptes != NULL && fill->page - first > RUN_BEHIND)
+        first = fill->page - RUN_BEHIND;
+    if (fill->ptes != NULL && end - fill->page > ahead)
+        end = fill->page + ahead;
+    if (widest.first < first)
+        widest.first = first;
+    if (widest.end > end)
+        widest.end = end;
+    return widest;
+}
+
+static void find_run(struct shadow *shadow, struct fill *fill)
+{
+    fill->run = (struct page_range){fill->page, fill->page + 1};
+    if (fill->flags & SPTE_OVERRIDE)
+        return;
+
+    struct page_range widest = widest_run(shadow, fill);
+
+    while (fill->run.first > widest.first && belongs_to_run(shadow, fill, fill->run.first - 1))
+        fill->run.first--;
+    while (fill->run.end < widest.end && belongs_to_run(shadow, fill, fill->run.end))
+        fill->run.end++;
+}
+
+/* Sets the A bits of the pages read ahead. */
+static void set_accessed_ahead(struct shadow *shadow, const struct fill *fill)
+{
+    gpa_t address = fill->walk->level[fill->walk->n_levels - 1].address;
+
+    for (uint32_t page = fill->page + 1; page < fill->run.end; page++) {
+        uint32_t pte = fill->ptes[page & (REGION_PAGES - 1)];
+
+        address += sizeof pte;
+        if (!(pte & PTE_A))
+            (void)memory_update_entry(shadow->memory, address, pte, pte | PTE_A);
+    }
+}
+
+/* ---- mapping
+ * ----------------------------------------------------------------------------------------------- */
+
+/* The rights of a mapping made for this access. `may_write`: the page is neither ROM nor a traced table. */
+static uint32_t flags_for(const struct walk *walk, unsigned kind, bool may_write)
+{
+    uint32_t flags = SPTE_PRESENT | (walk->is_global ? SPTE_GLOBAL : 0);
+
+    if (may_write && walk->write && walk->dirty)
+        flags |= SPTE_WRITE | SPTE_HOST_WRITE;
+    if (walk->write || !(kind & ACCESS_WRITE))
+        return flags | (walk->user ? SPTE_USER : 0);
+    /* the walk allowed a write that the tables do not: CR0.WP is 0, and only the supervisor may */
+    return flags | SPTE_OVERRIDE | SPTE_WRITE | SPTE_HOST_WRITE;
+}
+
+/* How far beyond the page entries without A may be read ahead. */
+static uint32_t follow_streak(struct shadow *shadow, uint32_t page)
+{
+    shadow->streak_length = page == shadow->streak_page ? shadow->streak_length + 1 : 1;
+    if (shadow->streak_length < STREAK_BEGINS)
+        return 0;
+
+    uint32_t doublings = shadow->streak_length - STREAK_BEGINS + 2;
+
+    return doublings >= 8 ? READ_AHEAD_MOST : 1u << doublings;
+}
+
+static void map_run(struct shadow *shadow, struct fill *fill)
+{
+    bool is_writable = (fill->flags & SPTE_HOST_WRITE) != 0;
+    uint32_t n, first_rpn;
+
+    fill->n_read_ahead = follow_streak(shadow, fill->page);
+    find_run(shadow, fill);
+    n = fill->run.end - fill->run.first;
+    first_rpn = fill->rpn - (fill->page - fill->run.first);
+    if (!host_map(shadow, fill->run, first_rpn, is_writable, fill->page)) {
+        if (++shadow->n_failures == HOST_FAILURES)
+            die("the host refuses to map guest memory: %s", strerror(errno));
+        shadow_drop_all(shadow);
+        return; /* the guest faults again */
+    }
+    shadow->n_failures = 0;
+    if (fill->ptes != NULL)
+        set_accessed_ahead(shadow, fill);
+    space_map_run(shadow, fill->run.first, n, first_rpn, fill->flags);
+    shadow->region[fill->page >> REGION_SHIFT].filled_at = ++shadow->n_fills;
+    shadow->streak_page = fill->run.end;
+    shadow->stats.fills++;
+    shadow->stats.pages_filled += n;
+    view_note_fill(shadow, fill->run, fill->walk->user);
+    space_observe(shadow, SHADOW_CHANGE_FILL, fill->run.first, n);
+    for (uint32_t page = fill->run.first; is_writable && page < fill->run.end; page++)
+        if (space_is_table(shadow, spte_rpn(shadow->spte[page])) && (shadow->spte[page] & SPTE_WRITE))
+            protect_page(shadow, page);
+}
+
+/* Is the page mapped read-only, and nothing but that in the way of this access? */
+static bool is_upgrade(uint32_t spte, uint32_t rpn, uint32_t flags)
+{
+    return (spte & SPTE_PRESENT) && spte_rpn(spte) == rpn && !(spte & SPTE_WRITE) && (flags & SPTE_WRITE) &&
+           ((spte ^ flags) & (SPTE_USER | SPTE_OVERRIDE)) == 0;
+}
+
+static void upgrade(struct shadow *shadow, uint32_t page)
+{
+    if (!protect_lift(shadow, page)) {
+        drop_page(shadow, page); /* the guest faults again */
+        return;
+    }
+    space_set_flags(shadow, page, (shadow->spte[page] & PAGE_MASK) | SPTE_WRITE | SPTE_HOST_WRITE);
+    shadow->stats.fills++;
+    shadow->stats.pages_filled++;
+    space_observe(shadow, SHADOW_CHANGE_FILL, page, 1);
+}
+
+static void map_page(struct shadow *shadow, const struct walk *walk, uint32_t page, uint32_t rpn,
+                     uint32_t flags)
+{
+    struct fill fill = {.walk = walk, .page = page, .rpn = rpn, .flags = flags};
+
+    if (walk->n_levels == 2) { /* a 4 KiB page: its neighbours are what the page table says */
+        const struct walk_level *leaf = &walk->level[1];
+
+        fill.ptes = space_table_entries(shadow, memory_rpn(shadow->memory, leaf->address));
+        fill.pte_mask = PTE_P | PTE_A | PTE_W | PTE_U | PTE_G;
+        fill.pte_pattern = (uint32_t)leaf->entry | PTE_A;
+        if (walk->write) {
+            fill.pte_mask |= PTE_D;
+            fill.pte_pattern |= walk->dirty ? PTE_D : 0;
+        }
+    }
+    map_run(shadow, &fill);
+}
+
+/* ---- the fault
+ * --------------------------------------------------------------------------------------------- */
+
+enum shadow_result shadow_fault(struct shadow *shadow, struct vcpu *vcpu, gva_t gva, uint32_t error,
+                                struct fault *fault)
+{
+    unsigned kind = access_kind(vcpu, error);
+    uint32_t page = gva >> PAGE_SHIFT;
+    struct walk walk;
+
+    table_follow_registers(shadow, vcpu);
+    if (!guest_walk(shadow->memory, vcpu, gva, kind, false, &walk, fault))
+        return SHADOW_GUEST;
+
+    uint32_t rpn = memory_rpn(shadow->memory, walk.gpa);
+
+    if (rpn == RPN_NONE || host_is_hole(shadow, page))
+        return SHADOW_EMULATE;
+    if (shadow->is_user_view &&
+        !walk.user) /* the supervisor's, but its view is not on: an engine between two worlds */
+        return SHADOW_EMULATE;
+    evict_for(shadow, RUNS_PER_FILL);
+    if (!table_trace_walk(shadow, &walk, gva))
+        return SHADOW_EMULATE;
+
+    bool is_held = is_held_back(shadow, rpn);
+
+    if ((kind & ACCESS_WRITE) && (is_held || is_rom(shadow, rpn))) {
+        shadow->stats.write_protect_faults++;
+        return SHADOW_EMULATE;
+    }
+
+    uint32_t flags = flags_for(&walk, kind, !is_held && !is_rom(shadow, rpn));
+
+    if (is_upgrade(shadow->spte[page], rpn, flags)) {
+        upgrade(shadow, page);
+        return SHADOW_FILLED;
+    }
+    if (shadow->spte[page] != 0) { /* mapped, but with rights of another kind */
+        drop_page(shadow, page);
+        (void)table_trace_walk(shadow, &walk, gva); /* that may have released the region */
+    }
+    map_page(shadow, &walk, page, rpn, flags);
+    return SHADOW_FILLED;
+}

@@ -1,0 +1,180 @@
+/*
+ * Private to shadowpt: a shadow space, and what its files ask of each other.
+ *
+ * A space is the 4 GiB window of one guest linear address space plus the notes of what is mapped in it. Two
+ * rules carry everything:
+ *
+ * 1. Every mapping was built from a page directory and a page table that are *traced*: they carry
+ * PAGE_IS_TABLE, no window maps them writable, so each change of them comes through memory_write to
+ * shadow_table_written, which takes away at once what the change no longer allows. The shadow is therefore
+ * never behind the guest's tables; a real TLB may be, but need not (SDM Vol 3A 4.10.2.3: it may drop any
+ * entry at any time). That makes INVLPG and the reload of an unchanged CR3 free, and a CR3 switch a
+ * comparison of two page directories.
+ * 2. Each page of the window is described by one spte, and each spte of a guest page hangs on the reverse map
+ * of its rpn. What is not in an spte is PROT_NONE in the host, reserved, never a hole.
+ *
+ * `page` always counts pages of guest *linear* addresses; only host.c knows where they are in the process.
+ *
+ * Read in this order: space.c (sptes, reverse map, run counts), host.c (the system calls), drop.c, fill.c,
+ * table.c, view.c, evict.c, invariant.c.
+ */
+#ifndef RING3_SHADOWPT_SPACE_H
+#define RING3_SHADOWPT_SPACE_H
+
+#include "shadowpt/shadowpt.h"
+
+#define WINDOW_PAGES  (1u << 20)
+#define REGION_SHIFT  10 /* a region is what one page-directory entry maps: 1024 pages */
+#define REGION_PAGES  (1u << REGION_SHIFT)
+#define WINDOW_REGION (WINDOW_PAGES / REGION_PAGES)
+#define PTE_FRAME     0xfffff000u
+
+/* An spte: the rpn in bits 31:12 and these. 0: nothing is mapped. */
+enum {
+    SPTE_PRESENT = 1,
+    SPTE_WRITE = 2,     /* the guest can write through it now */
+    SPTE_USER = 4,      /* the guest's tables let CPL 3 use it; absent: kernel-only */
+    SPTE_GLOBAL = 8,    /* the leaf's G bit */
+    SPTE_OVERRIDE = 16, /* writable only because CR0.WP is 0; never with SPTE_USER */
+    SPTE_HOST_WRITE =
+        32, /* the host mapping is PROT_WRITE; without SPTE_WRITE userfaultfd holds the page back */
+    SPTE_HOST_UFFD = 64, /* the host mapping is registered with userfaultfd */
+};
+
+static inline uint32_t spte_rpn(uint32_t spte)
+{
+    return spte >> PAGE_SHIFT;
+}
+
+static inline bool spte_is_kernel_only(uint32_t spte)
+{
+    return (spte & (SPTE_PRESENT | SPTE_USER)) == SPTE_PRESENT;
+}
+
+/* Lists are linked by index + 1, so that untouched zero memory is an empty list. */
+struct region {
+    uint32_t table;     /* rpn + 1 of the page table its pages were filled from; 0: a large page, or none */
+    uint16_t next;      /* + 1: another region filled from the same page table */
+    uint16_t n_pages;   /* mapped */
+    uint16_t n_kernel;  /* of them kernel-only */
+    uint16_t n_runs;    /* host mappings that begin in it */
+    uint64_t filled_at; /* fill number, for eviction */
+};
+
+struct table {             /* per rpn: a guest page table */
+    uint16_t first_region; /* + 1: filled from it */
+    uint16_t n_writes;     /* since the last fill from it */
+};
+
+struct page_range {
+    uint32_t first, end;
+};
+
+#define CHANGE_LOG 64
+
+struct shadow {
+    struct shadow_config config;
+    struct guest_memory *memory;
+    uint32_t n_rpn;
+    uint32_t max_runs;
+
+    /* by page of the window; lazily touched */
+    uint32_t *spte;
+    uint32_t *rmap_next, *rmap_prev; /* + 1: the other mappings of the same rpn */
+    /* by rpn; lazily touched */
+    uint32_t *rmap_head; /* + 1 */
+    struct table *table;
+
+    struct region region[WINDOW_REGION];
+    uint32_t n_runs;     /* host mappings, counted by where they begin */
+    uint32_t n_override; /* pages with SPTE_OVERRIDE */
+    uint64_t n_fills;
+
+    /* the paging registers the space was built for, and the page directory as last seen */
+    uint32_t cr0, cr3, cr4;
+    uint32_t directory; /* rpn; RPN_NONE: paging is off, or CR3 points to no memory */
+    uint32_t pde[WINDOW_REGION];
+
+    /* sequential faults (fill.c) */
+    uint32_t streak_page; /* the page after the last run that was mapped */
+    uint32_t streak_length;
+    unsigned n_failures; /* host mappings refused in a row */
+
+    /* user view (view.c) */
+    bool is_user_view;
+    uint32_t limit_page;   /* first page out of the user view's reach */
+    uint32_t user_end;     /* the page after the highest one mapped for the user */
+    uint32_t n_kernel_low; /* kernel-only pages mapped below limit_page */
+
+    int uffd; /* -1: write protection is by mprotect */
+
+    /* debug option (invariant.c) */
+    int maps_fd;
+    uint64_t memory_inode;
+    unsigned n_checks;
+    unsigned n_changes; /* > CHANGE_LOG: too many, check everything */
+    struct page_range change[CHANGE_LOG];
+
+    struct shadow_stats stats;
+};
+
+/* space.c: the notes. None of these calls the host. */
+void space_map_run(struct shadow *shadow, uint32_t first, uint32_t n, uint32_t rpn, uint32_t flags);
+void space_set_flags(struct shadow *shadow, uint32_t page, uint32_t flags);
+void space_unmap(struct shadow *shadow, uint32_t page);
+struct page_range space_mark_registered(struct shadow *shadow, uint32_t page, struct page_range reach);
+void space_forget_all(struct shadow *shadow);
+void space_set_limit(struct shadow *shadow, uint32_t limit_page);
+void space_observe(struct shadow *shadow, enum shadow_change change, uint32_t first, uint32_t n);
+static inline bool space_is_table(const struct shadow *shadow, uint32_t rpn)
+{
+    return (shadow->memory->page_flags[rpn] & PAGE_IS_TABLE) != 0;
+}
+static inline const uint32_t *space_table_entries(const struct shadow *shadow, uint32_t rpn)
+{
+    return (const uint32_t *)(const void *)(shadow->memory->hva + ((uint64_t)rpn << PAGE_SHIFT));
+}
+
+/* host.c: the system calls on the window. false: the host has no room for another mapping. */
+bool host_map(struct shadow *shadow, struct page_range run, uint32_t rpn, bool is_writable, uint32_t wanted);
+bool host_unmap(struct shadow *shadow, struct page_range range);
+bool host_set_writable(struct shadow *shadow, uint32_t page, bool is_writable);
+struct page_range host_reach(const struct shadow *shadow, uint32_t page);
+bool host_is_hole(const struct shadow *shadow, uint32_t page);
+uintptr_t host_address(const struct shadow *shadow, uint32_t page);
+
+/* protect.c: write protection of mapped pages, by userfaultfd or mprotect. */
+void protect_open(struct shadow *shadow);
+void protect_close(struct shadow *shadow);
+void protect_page(struct shadow *shadow, uint32_t page);
+bool protect_lift(struct shadow *shadow, uint32_t page);
+
+/* drop.c: taking mappings away. A batch collects ascending pages and coalesces what lies between. */
+struct drop_batch {
+    struct page_range range;
+};
+void drop_add(struct shadow *shadow, struct drop_batch *batch, uint32_t page);
+void drop_flush(struct shadow *shadow, struct drop_batch *batch);
+void drop_page(struct shadow *shadow, uint32_t page);
+void drop_region(struct shadow *shadow, struct drop_batch *batch, uint32_t region);
+
+/* table.c: tracing the guest's tables. */
+bool table_trace_walk(struct shadow *shadow, const struct walk *walk, gva_t gva);
+bool table_is_used(const struct shadow *shadow, uint32_t rpn);
+void table_untrace(struct shadow *shadow, uint32_t rpn);
+void table_release(struct shadow *shadow, uint32_t region);
+uint32_t table_rights(uint32_t pde, uint32_t pte);
+void table_follow_registers(struct shadow *shadow, const struct vcpu *vcpu);
+
+/* view.c */
+void view_note_fill(struct shadow *shadow, struct page_range run, bool is_user);
+
+/* evict.c: makes sure that `n` more host mappings fit. */
+void evict_for(struct shadow *shadow, uint32_t n);
+
+/* invariant.c */
+void invariant_open(struct shadow *shadow);
+void invariant_close(struct shadow *shadow);
+void invariant_log(struct shadow *shadow, uint32_t first, uint32_t n);
+
+#endif
