@@ -227,8 +227,7 @@ static void check_spurious(void)
     rtc_stop();
 }
 
-/* ---- priorities and nesting
- * -------------------------------------------------------------------------------- */
+/* ---- priorities and nesting ---- */
 
 static void request_timer_and_enable(void)
 {
@@ -302,8 +301,7 @@ static void check_priorities(void)
     check("and all is over", pic_isr(PIC1) == 0 && pic_isr(PIC2) == 0);
 }
 
-/* ---- between which instructions
- * ------------------------------------------------------------------------------ */
+/* ---- between which instructions ---- */
 
 CODE(shadow_of_sti, "sti\n\tcli")
 CODE(after_the_shadow, "sti\n\tnop\n\tcli")

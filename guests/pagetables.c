@@ -32,8 +32,7 @@ static struct trap try_access(void (*code)(void), uint32_t linear, uint32_t valu
     return probe_kernel(code);
 }
 
-/* ---- page tables as memory
- * ----------------------------------------------------------------------------------- */
+/* ---- page tables as memory ---- */
 
 /*
  * Each changes the entry at ebx from frame 0 to frame 1, which is 0x1000 higher. eax = the new entry, edx =

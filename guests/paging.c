@@ -152,8 +152,7 @@ static void check_accessed_and_dirty(void)
     check("D: and in no page beyond", !(*space_entry(space, WINDOW + 4 * PAGE_SIZE) & PTE_D));
 }
 
-/* ---- accesses to two pages
- * --------------------------------------------------------------------------------- */
+/* ---- accesses to two pages ---- */
 
 static void check_crossing(void)
 {
@@ -219,8 +218,7 @@ static void check_demand_paging(void)
                                             trap.registers.edi == WINDOW + 0x2010);
 }
 
-/* ---- 4 MiB pages
- * ------------------------------------------------------------------------------------------- */
+/* ---- 4 MiB pages ---- */
 
 static void check_large_pages(void)
 {
@@ -268,8 +266,7 @@ static void check_large_pages(void)
     write_cr3(read_cr3());
 }
 
-/* ---- address spaces
- * ---------------------------------------------------------------------------------------- */
+/* ---- address spaces ---- */
 
 static void check_address_spaces(void)
 {

@@ -100,8 +100,7 @@ static void visit_ring3(void)
         fail("the program in ring 3 did not end by its exit call");
 }
 
-/* ----------------------------------------------------------------------------------------------------------
- */
+/* ---- the tour ---- */
 
 void guest_main(void)
 {

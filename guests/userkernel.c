@@ -157,8 +157,7 @@ static void check_borders(void)
                      PF_PRESENT | PF_WRITE | PF_USER, KERNEL_PAGE + 0xc);
 }
 
-/* ---- segments and gates
- * ------------------------------------------------------------------------------------ */
+/* ---- segments and gates ---- */
 
 USER_CODE(load_kernel_ds, "mov %ebx, %ds")
 USER_CODE(load_kernel_ss, "mov %ebx, %ss")

@@ -15,13 +15,14 @@ if ! command -v $qemu >/dev/null; then
 fi
 
 seconds=30
+words="breakpoints fpu" # what QEMU can do beyond the guests' default (guests/README.md)
 tour_seconds=5 # the tour ends in a halt, which QEMU sleeps in for ever
 output=$(mktemp) || exit 1
 trap 'rm -f "$output"' EXIT
 
 # usage: machine SECONDS IMAGE
 machine() {
-    timeout "$1" $qemu -kernel "$2" -display none -serial stdio \
+    timeout "$1" $qemu -kernel "$2" -append "$words" -display none -serial stdio \
         -device isa-debug-exit,iobase=0xf4,iosize=0x4 -no-reboot
 }
 
@@ -50,7 +51,7 @@ for image in "$1"/*.elf; do
         failed=1
         echo "FAIL $guest: status $status, last line: $(tail -n 1 "$output")"
         grep '^FAIL' "$output"
-        echo "     again: $qemu -kernel $image -display none -serial stdio -device isa-debug-exit,iobase=0xf4,iosize=0x4 -no-reboot"
+        echo "     again: $qemu -kernel $image -append '$words' -display none -serial stdio -device isa-debug-exit,iobase=0xf4,iosize=0x4 -no-reboot"
     fi
 done
 exit $failed
