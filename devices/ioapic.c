@@ -89,6 +89,11 @@ void ioapic_eoi(void *ctx, uint8_t vector)
     }
 }
 
+void ioapic_set_id(struct ioapic *ioapic, uint8_t id)
+{
+    ioapic->id = id & 0xf;
+}
+
 static uint32_t read_register(const struct ioapic *ioapic)
 {
     switch (ioapic->index) {
@@ -118,7 +123,7 @@ static void write_entry_low(struct ioapic *ioapic, unsigned pin, uint32_t value)
 static void write_register(struct ioapic *ioapic, uint32_t value)
 {
     if (ioapic->index == REG_ID) {
-        ioapic->id = value >> 24 & 0xf;
+        ioapic_set_id(ioapic, (uint8_t)(value >> 24));
         return;
     }
     unsigned half = (unsigned)ioapic->index - REG_REDIRECTION;

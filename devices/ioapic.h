@@ -34,6 +34,10 @@ void ioapic_init(struct ioapic *ioapic, bool (*deliver)(void *ctx, const struct 
                  void *ctx);
 void ioapic_reset(struct ioapic *ioapic); /* every input masked, ID 0 */
 
+/* Firmware's part, done by the board after reset: the ID that the MP table announces. Kernels compare the
+ * two. */
+void ioapic_set_id(struct ioapic *ioapic, uint8_t id);
+
 extern const struct bus_device_ops ioapic_ops; /* IOAPIC_BASE..IOAPIC_LAST */
 
 void ioapic_set_pin(void *ioapic, unsigned pin, bool level); /* for struct irq_line; ctx is the ioapic */

@@ -685,7 +685,7 @@ START_TEST(random_accesses)
 {
     uint32_t seed = 12345;
     attach(1, 3, true);
-    for (unsigned i = 0; i < 200000; i++) {
+    for (unsigned i = 0; i < 20000; i++) {
         seed = seed * 1664525 + 1013904223;
         uint32_t port = seed >> 29, value = seed >> 8;
         unsigned size = 1u << (seed >> 26 & 1);

@@ -52,6 +52,8 @@ START_TEST(registers)
     wr(0x00, 0xffffffff);
     ck_assert_uint_eq(rd(0x00), 0x0f000000);
     ck_assert_uint_eq(rd(0x02), 0x0f000000);
+    ioapic_set_id(&ioapic, 1);
+    ck_assert_uint_eq(rd(0x00), 0x01000000);
     for (unsigned pin = 0; pin < 24; pin++) {
         ck_assert_uint_eq(rd((uint8_t)(0x10 + 2 * pin)), 0x10000);
         ck_assert_uint_eq(rd((uint8_t)(0x11 + 2 * pin)), 0);
