@@ -73,6 +73,16 @@ static enum disposition emulate(struct vm *vm, const struct fault *unknown)
     return DISPOSITION_STOPPED;
 }
 
+/* Processors look further ahead than the SDM says when they run a sensitive instruction (a far return to a lower
+ * privilege level reads the outer stack before it refuses): whether its fault counts is the emulator's to say. */
+static bool is_sensitive_at_eip(struct vm *vm)
+{
+    const struct insn *insn;
+    bool is_patched;
+
+    return vm_fetch(vm, &insn, &is_patched) == OUTCOME_DONE && insn->sensitive != NULL;
+}
+
 static enum disposition handle_page_fault(struct vm *vm, const struct vm_exit *exit)
 {
     struct fault fault;
@@ -81,6 +91,8 @@ static enum disposition handle_page_fault(struct vm *vm, const struct vm_exit *e
     case SHADOW_FILLED:
         return DISPOSITION_FILLED;
     case SHADOW_GUEST:
+        if ((exit->fault.error & PF_FETCH) == 0 && is_sensitive_at_eip(vm))
+            break;
         return reflect(vm, &fault);
     case SHADOW_EMULATE:
         break;
