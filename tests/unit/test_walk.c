@@ -1,0 +1,264 @@
+/* The walk of the guest's page tables: rights, error codes, A and D, large pages, hostile tables. */
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "shadowpt/shadowpt.h"
+
+#define MIB       (UINT64_C(1) << 20)
+#define DIRECTORY 0x10000u
+#define TABLE     0x11000u
+#define PAGE      0x345000u /* physical */
+#define GVA       0x08049123u
+#define RIGHTS    (PTE_P | PTE_W | PTE_U)
+
+static struct guest_memory memory;
+static struct vcpu vcpu;
+static struct walk walk;
+static struct fault fault;
+
+static uint32_t *entry_at(gpa_t gpa)
+{
+    return (uint32_t *)(void *)(memory.hva + gpa);
+}
+
+static uint32_t *pde(void)
+{
+    return entry_at(DIRECTORY + (GVA >> 22) * 4);
+}
+
+static uint32_t *pte(void)
+{
+    return entry_at(TABLE + ((GVA >> 12) & 0x3ff) * 4);
+}
+
+static void open_machine(void)
+{
+    char error[200] = "";
+
+    ck_assert_msg(memory_create(&memory, 16 * MIB, 64 << 10, error, sizeof error), "%s", error);
+    memset(&vcpu, 0, sizeof vcpu);
+    vcpu.cr0 = CR0_PE | CR0_PG;
+    vcpu.cr3 = DIRECTORY;
+    vcpu.cr4 = CR4_PSE | CR4_PGE;
+    *pde() = TABLE | RIGHTS;
+    *pte() = PAGE | RIGHTS;
+}
+
+static void close_machine(void)
+{
+    memory_destroy(&memory);
+}
+
+static bool walks(unsigned kind)
+{
+    return guest_walk(&memory, &vcpu, GVA, kind, false, &walk, &fault);
+}
+
+static bool peeks(unsigned kind)
+{
+    return guest_walk(&memory, &vcpu, GVA, kind, true, &walk, &fault);
+}
+
+/* The #PF that a refused access must raise. */
+static void expect_fault(unsigned kind, uint32_t error)
+{
+    memset(&fault, 0xff, sizeof fault);
+    ck_assert(!walks(kind));
+    ck_assert_int_eq(fault.vector, EXCEPTION_PF);
+    ck_assert(fault.has_error);
+    ck_assert_uint_eq(fault.error, error);
+    ck_assert_uint_eq(fault.cr2, GVA);
+}
+
+START_TEST(paging_off_is_identity)
+{
+    vcpu.cr0 = CR0_PE;
+    ck_assert(walks(ACCESS_WRITE | ACCESS_USER));
+    ck_assert_uint_eq(walk.gpa, GVA);
+    ck_assert_uint_eq(walk.n_levels, 0);
+    ck_assert(walk.user && walk.write && walk.execute && walk.dirty && !walk.is_large && !walk.is_global);
+}
+END_TEST
+
+START_TEST(two_levels_lead_to_the_page)
+{
+    *pte() |= PTE_G;
+    ck_assert(walks(ACCESS_READ | ACCESS_USER));
+    ck_assert_uint_eq(walk.gpa, PAGE | (GVA & PAGE_MASK));
+    ck_assert_uint_eq(walk.n_levels, 2);
+    ck_assert_uint_eq(walk.level[0].address, DIRECTORY + (GVA >> 22) * 4);
+    ck_assert_uint_eq(walk.level[0].entry, TABLE | RIGHTS);
+    ck_assert_str_eq(walk.level[0].name, "PDE");
+    ck_assert_uint_eq(walk.level[1].address, TABLE + ((GVA >> 12) & 0x3ff) * 4);
+    ck_assert_uint_eq(walk.level[1].entry, PAGE | RIGHTS | PTE_G);
+    ck_assert_str_eq(walk.level[1].name, "PTE");
+    ck_assert(walk.is_global && !walk.is_large);
+    vcpu.cr4 &= ~CR4_PGE;
+    ck_assert(walks(ACCESS_READ));
+    ck_assert(!walk.is_global);
+    vcpu.cr3 |= PTE_PWT | PTE_PCD; /* the only other bits of CR3; they lead nowhere else */
+    ck_assert(walks(ACCESS_READ));
+}
+END_TEST
+
+/* Each right, in each entry, for each access: SDM Vol 3A 4.6.1. */
+START_TEST(rights_are_the_intersection)
+{
+    for (unsigned bits = 0; bits < 32; bits++) {
+        bool pde_w = bits & 1, pde_u = bits & 2, pte_w = bits & 4, pte_u = bits & 8, wp = bits & 16;
+        bool w = pde_w && pte_w, u = pde_u && pte_u;
+
+        *pde() = TABLE | PTE_P | (pde_w ? PTE_W : 0) | (pde_u ? PTE_U : 0);
+        *pte() = PAGE | PTE_P | (pte_w ? PTE_W : 0) | (pte_u ? PTE_U : 0);
+        vcpu.cr0 = CR0_PE | CR0_PG | (wp ? CR0_WP : 0);
+        ck_assert(peeks(ACCESS_READ));
+        ck_assert_int_eq(walk.write, w);
+        ck_assert_int_eq(walk.user, u);
+        ck_assert(peeks(ACCESS_FETCH));
+        ck_assert_int_eq(peeks(ACCESS_WRITE), w || !wp);
+        ck_assert_int_eq(peeks(ACCESS_READ | ACCESS_USER), u);
+        ck_assert_int_eq(peeks(ACCESS_FETCH | ACCESS_USER), u);
+        ck_assert_int_eq(peeks(ACCESS_WRITE | ACCESS_USER), u && w);
+    }
+}
+END_TEST
+
+START_TEST(error_codes_name_the_cause)
+{
+    *pte() &= ~PTE_P;
+    expect_fault(ACCESS_READ, 0);
+    expect_fault(ACCESS_WRITE, PF_WRITE);
+    expect_fault(ACCESS_READ | ACCESS_USER, PF_USER);
+    expect_fault(ACCESS_FETCH | ACCESS_USER, PF_USER); /* no I bit without NX */
+    *pte() = PAGE | PTE_P;
+    expect_fault(ACCESS_READ | ACCESS_USER, PF_PRESENT | PF_USER);
+    expect_fault(ACCESS_WRITE | ACCESS_USER, PF_PRESENT | PF_USER | PF_WRITE);
+    vcpu.cr0 |= CR0_WP;
+    expect_fault(ACCESS_WRITE, PF_PRESENT | PF_WRITE);
+    *pde() = 0;
+    expect_fault(ACCESS_WRITE | ACCESS_USER, PF_USER | PF_WRITE);
+}
+END_TEST
+
+START_TEST(accessed_and_dirty_follow_the_access)
+{
+    ck_assert(peeks(ACCESS_WRITE));
+    ck_assert_uint_eq(*pde() | *pte(), TABLE | PAGE | RIGHTS);
+    ck_assert(walks(ACCESS_READ));
+    ck_assert(!walk.dirty);
+    ck_assert_uint_eq(*pde(), TABLE | RIGHTS | PTE_A);
+    ck_assert_uint_eq(*pte(), PAGE | RIGHTS | PTE_A);
+    ck_assert(walks(ACCESS_WRITE));
+    ck_assert(walk.dirty);
+    ck_assert_uint_eq(*pde(), TABLE | RIGHTS | PTE_A); /* D is the leaf's */
+    ck_assert_uint_eq(*pte(), PAGE | RIGHTS | PTE_A | PTE_D);
+}
+END_TEST
+
+START_TEST(a_fault_sets_nothing)
+{
+    *pte() = PAGE | PTE_P;
+    expect_fault(ACCESS_WRITE | ACCESS_USER, PF_PRESENT | PF_USER | PF_WRITE);
+    ck_assert_uint_eq(*pde(), TABLE | RIGHTS);
+    ck_assert_uint_eq(*pte(), PAGE | PTE_P);
+}
+END_TEST
+
+START_TEST(large_pages_need_pse)
+{
+    *pde() = 0x00800000 | RIGHTS | PTE_PS | PTE_G;
+    ck_assert(walks(ACCESS_WRITE));
+    ck_assert(walk.is_large && walk.is_global && walk.n_levels == 1);
+    ck_assert_uint_eq(walk.gpa, 0x00800000 | (GVA & 0x3fffff));
+    ck_assert_uint_eq(*pde(), 0x00800000 | RIGHTS | PTE_PS | PTE_G | PTE_A | PTE_D);
+    *pde() |= 1 << 12; /* the PAT bit, not reserved */
+    ck_assert(walks(ACCESS_READ));
+    ck_assert_uint_eq(walk.gpa, 0x00800000 | (GVA & 0x3fffff));
+    vcpu.cr4 &= ~CR4_PSE;
+    *pde() = TABLE | RIGHTS | PTE_PS; /* now an ignored bit */
+    ck_assert(walks(ACCESS_READ));
+    ck_assert_uint_eq(walk.gpa, PAGE | (GVA & PAGE_MASK));
+}
+END_TEST
+
+START_TEST(reserved_bits_fault)
+{
+    for (unsigned bit = 13; bit <= 21; bit++) {
+        *pde() = 0x00800000 | RIGHTS | PTE_PS | (1u << bit);
+        expect_fault(ACCESS_READ, PF_PRESENT | PF_RESERVED);
+        expect_fault(ACCESS_WRITE | ACCESS_USER, PF_PRESENT | PF_RESERVED | PF_WRITE | PF_USER);
+        *pde() &= ~PTE_P; /* not present goes first */
+        expect_fault(ACCESS_READ, 0);
+    }
+}
+END_TEST
+
+START_TEST(tables_outside_memory_read_as_ones)
+{
+    vcpu.cr3 = 0xa0000; /* all ones: a 4 MiB entry with reserved bits */
+    expect_fault(ACCESS_READ, PF_PRESENT | PF_RESERVED);
+    vcpu.cr3 = DIRECTORY;
+    *pde() = 0xfee00000 | RIGHTS;
+    ck_assert(walks(ACCESS_WRITE | ACCESS_USER));
+    ck_assert_uint_eq(walk.gpa, 0xfffff000 | (GVA & PAGE_MASK));
+}
+END_TEST
+
+START_TEST(a_directory_that_maps_itself_settles)
+{
+    /* one entry is both levels' */
+    gva_t gva = (5u << 22) | (5u << 12) | 5 * 4;
+    uint32_t *entry = entry_at(DIRECTORY + 5 * 4);
+
+    *entry = DIRECTORY | RIGHTS;
+    ck_assert(guest_walk(&memory, &vcpu, gva, ACCESS_WRITE, false, &walk, &fault));
+    ck_assert_uint_eq(walk.gpa, DIRECTORY + 5 * 4);
+    ck_assert_uint_eq(*entry, DIRECTORY | RIGHTS | PTE_A | PTE_D);
+}
+END_TEST
+
+START_TEST(tables_in_rom_work_but_keep_no_bits)
+{
+    uint32_t in_rom = PAGE | RIGHTS;
+
+    *pde() = 0xfffff000 | RIGHTS;
+    ck_assert(memory_write_rom(&memory, 0xfffff000 + ((GVA >> 12) & 0x3ff) * 4, &in_rom, sizeof in_rom));
+    ck_assert(walks(ACCESS_WRITE));
+    ck_assert_uint_eq(walk.gpa, PAGE | (GVA & PAGE_MASK));
+    ck_assert(walks(ACCESS_READ));
+    ck_assert_uint_eq(walk.level[1].entry, PAGE | RIGHTS);
+}
+END_TEST
+
+static Suite *walk_suite(void)
+{
+    Suite *suite = suite_create("walk");
+    TCase *two_level = tcase_create("two levels");
+
+    tcase_add_checked_fixture(two_level, open_machine, close_machine);
+    tcase_add_test(two_level, paging_off_is_identity);
+    tcase_add_test(two_level, two_levels_lead_to_the_page);
+    tcase_add_test(two_level, rights_are_the_intersection);
+    tcase_add_test(two_level, error_codes_name_the_cause);
+    tcase_add_test(two_level, accessed_and_dirty_follow_the_access);
+    tcase_add_test(two_level, a_fault_sets_nothing);
+    tcase_add_test(two_level, large_pages_need_pse);
+    tcase_add_test(two_level, reserved_bits_fault);
+    tcase_add_test(two_level, tables_outside_memory_read_as_ones);
+    tcase_add_test(two_level, a_directory_that_maps_itself_settles);
+    tcase_add_test(two_level, tables_in_rom_work_but_keep_no_bits);
+    suite_add_tcase(suite, two_level);
+    return suite;
+}
+
+int main(void)
+{
+    SRunner *runner = srunner_create(walk_suite());
+    int failed;
+
+    srunner_run_all(runner, CK_NORMAL);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
