@@ -10,8 +10,7 @@
 #include "vcpu/internal.h"
 #include "vcpu/interrupt.h"
 
-/* ---- double fault: SDM Vol 3A tables 6-4 and 6-5
- * ------------------------------------------------------------- */
+/* ---- double fault: SDM Vol 3A tables 6-4 and 6-5 ------------------------------------------------------ */
 
 enum severity { BENIGN, CONTRIBUTORY, PAGE_FAULT, DOUBLE_FAULT };
 
@@ -45,8 +44,7 @@ static const enum escalation escalations[][DOUBLE_FAULT] = {
     [DOUBLE_FAULT] = {HANDLE_SERIALLY, SHUT_DOWN, SHUT_DOWN},
 };
 
-/* ---- events
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- events ------------------------------------------------------------------------------------------- */
 
 /* RF, so that an instruction breakpoint does not fire again when the faulting instruction is restarted: for
  * faults only (SDM Vol 3B 17.3.1.1). */
@@ -68,8 +66,7 @@ static struct event event_of_fault(const struct vcpu *vcpu, const struct fault *
     };
 }
 
-/* ---- delivery
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- delivery ----------------------------------------------------------------------------------------- */
 
 static void begin_chain(struct vcpu *vcpu, int16_t interrupt)
 {

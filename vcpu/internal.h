@@ -56,8 +56,7 @@ static inline unsigned vcpu_access_rights(unsigned cpl)
     return cpl == 3 ? ACCESS_USER : 0;
 }
 
-/* ---- operands of up to 4 bytes (operand.c)
- * ------------------------------------------------------------------ */
+/* ---- operands of up to 4 bytes (operand.c) ------------------------------------------------------------ */
 
 /* Register, memory (through its segment), or immediate; zero-extended to 32 bits. */
 enum outcome vcpu_operand_read(struct vcpu *vcpu, const struct insn *insn, const struct operand *operand,
@@ -66,8 +65,7 @@ enum outcome vcpu_operand_read(struct vcpu *vcpu, const struct insn *insn, const
 enum outcome vcpu_operand_write(struct vcpu *vcpu, const struct insn *insn, const struct operand *operand,
                                 uint32_t value);
 
-/* ---- stacks (stack_access.c)
- * -------------------------------------------------------------------------------- */
+/* ---- stacks (stack_access.c) -------------------------------------------------------------------------- */
 
 /* A stack being pushed to or popped from: a copy, so that SS:ESP stay as they are until the instruction is
  * sure to finish. `pointer` is all of ESP; where SS.B is clear only its low half moves. */
@@ -99,20 +97,12 @@ static inline void vcpu_commit_stack_pointer(struct vcpu *vcpu, const struct sta
     vcpu->gpr[ESP] = stack->pointer;
 }
 
-/* ---- segments (segment.c)
- * -------------------------------------------------------------------------------------- */
+/* ---- segments (segment.c) ----------------------------------------------------------------------------- */
 
 /* Do `size` >= 1 bytes at `offset` lie within the limit, expand-down included? Not: is the type right. */
 bool segment_contains(const struct segment *segment, uint32_t offset, unsigned size);
 
-/* ---- debug exceptions (vcpu.c)
- * ----------------------------------------------------------------------------------- */
-
-/* Sets dr6_bits in DR6 and raises #DB; a trap (eip is past the instruction) unless the bits say BD. */
-enum outcome vcpu_raise_debug(struct vcpu *vcpu, uint32_t dr6_bits);
-
-/* ---- I/O permission (task.c)
- * --------------------------------------------------------------------------------------- */
+/* ---- I/O permission (io_permission.c) ----------------------------------------------------------------- */
 
 /* May the current CPL touch these ports (SDM Vol 1 19.5: IOPL, else the I/O bitmap of the TSS)? DONE; else
  * FAULT with #GP(0), or with what reading the TSS raised. */

@@ -30,8 +30,7 @@ static void accept(struct vcpu *vcpu, const struct event *event)
         vcpu->dr[7] &= ~DR7_GD;
 }
 
-/* ---- real mode
- * ---------------------------------------------------------------------------------------------- */
+/* ---- real mode ---------------------------------------------------------------------------------------- */
 
 static enum outcome deliver_real(struct vcpu *vcpu, const struct event *event)
 {
@@ -58,8 +57,7 @@ static enum outcome deliver_real(struct vcpu *vcpu, const struct event *event)
     return OUTCOME_DONE;
 }
 
-/* ---- interrupt and trap gates
- * ------------------------------------------------------------------------------- */
+/* ---- interrupt and trap gates ------------------------------------------------------------------------- */
 
 /* The handler's code segment and, through `cpl`, its privilege. */
 static enum outcome check_handler_code(struct vcpu *vcpu, const struct descriptor *gate, uint32_t ext,
@@ -157,8 +155,7 @@ static enum outcome deliver_through_gate(struct vcpu *vcpu, const struct event *
     return OUTCOME_DONE;
 }
 
-/* ---- task gates
- * ----------------------------------------------------------------------------------------------- */
+/* ---- task gates --------------------------------------------------------------------------------------- */
 
 static enum outcome deliver_through_task_gate(struct vcpu *vcpu, const struct event *event,
                                               const struct descriptor *gate)
@@ -181,8 +178,7 @@ static enum outcome deliver_through_task_gate(struct vcpu *vcpu, const struct ev
     return outcome;
 }
 
-/* ---- any gate
- * --------------------------------------------------------------------------------------------------- */
+/* ---- any gate ----------------------------------------------------------------------------------------- */
 
 static enum outcome fetch_gate(struct vcpu *vcpu, const struct event *event, struct descriptor *gate)
 {
@@ -229,8 +225,7 @@ enum outcome interrupt_deliver(struct vcpu *vcpu, const struct event *event)
     return deliver(vcpu, event, &gate);
 }
 
-/* ---- INT n, INT3, INTO, INT1
- * -------------------------------------------------------------------------------------- */
+/* ---- INT n, INT3, INTO, INT1 -------------------------------------------------------------------------- */
 
 #define OPCODE_INT3 0xcc
 #define OPCODE_INT  0xcd

@@ -8,8 +8,7 @@
 #include "vcpu/segment.h"
 #include "vcpu/task.h"
 
-/* ---- to a code segment in protected mode
- * -------------------------------------------------------------------- */
+/* ---- to a code segment in protected mode -------------------------------------------------------------- */
 
 static enum outcome check_code(struct vcpu *vcpu, uint16_t selector, struct descriptor *code)
 {
@@ -99,8 +98,7 @@ static enum outcome return_to_paragraph(struct vcpu *vcpu, uint16_t selector, ui
     return OUTCOME_DONE;
 }
 
-/* ---- RET far
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- RET far ------------------------------------------------------------------------------------------ */
 
 enum outcome handle_far_return(struct vcpu *vcpu, const struct insn *insn)
 {

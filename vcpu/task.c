@@ -13,8 +13,7 @@
 
 #include "vcpu/segment.h"
 
-/* ---- the two formats (SDM Vol 3A figures 7-2, 7-10)
- * -------------------------------------------------------- */
+/* ---- the two formats (SDM Vol 3A figures 7-2, 7-10) --------------------------------------------------- */
 
 #define TSS_BACK_LINK   0x00u
 #define TSS32_CR3       0x1cu
@@ -52,8 +51,7 @@ struct tss_image {
     bool has_cr3, has_debug_trap;
 };
 
-/* ---- inner stacks
- * ------------------------------------------------------------------------------------------- */
+/* ---- inner stacks ------------------------------------------------------------------------------------- */
 
 enum outcome task_inner_stack(struct vcpu *vcpu, unsigned cpl, uint32_t ext, struct stack *stack)
 {
@@ -76,8 +74,7 @@ enum outcome task_inner_stack(struct vcpu *vcpu, unsigned cpl, uint32_t ext, str
     return outcome;
 }
 
-/* ---- finding the task
- * ----------------------------------------------------------------------------------------- */
+/* ---- finding the task --------------------------------------------------------------------------------- */
 
 enum outcome task_find_available(struct vcpu *vcpu, uint16_t selector, uint32_t ext,
                                  struct descriptor *descriptor)
@@ -96,8 +93,7 @@ enum outcome task_find_available(struct vcpu *vcpu, uint16_t selector, uint32_t 
     return OUTCOME_DONE;
 }
 
-/* ---- the first half: in the old task
- * ---------------------------------------------------------------------------- */
+/* ---- the first half: in the old task ------------------------------------------------------------------ */
 
 /* The current task's descriptor is not checked again: it was when TR was loaded. */
 static enum outcome find_current(struct vcpu *vcpu, struct descriptor *descriptor)
@@ -200,8 +196,7 @@ static enum outcome read_new_task(struct vcpu *vcpu, const struct segment *tss, 
     return outcome;
 }
 
-/* ---- the second half: in the new task
- * ---------------------------------------------------------------------------- */
+/* ---- the second half: in the new task ----------------------------------------------------------------- */
 
 static void load_registers(struct vcpu *vcpu, const struct task_switch *task, const struct tss_image *image)
 {
@@ -313,8 +308,7 @@ static enum outcome enter_new_task(struct vcpu *vcpu, const struct task_switch *
     return image->has_debug_trap ? vcpu_raise_debug(vcpu, DR6_BT) : OUTCOME_DONE;
 }
 
-/* ---- the switch
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- the switch --------------------------------------------------------------------------------------- */
 
 enum outcome task_switch(struct vcpu *vcpu, const struct task_switch *task)
 {

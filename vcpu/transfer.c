@@ -75,8 +75,7 @@ static enum outcome transfer_to_paragraph(struct vcpu *vcpu, const struct transf
     return OUTCOME_DONE;
 }
 
-/* ---- to code, at the same privilege
- * ------------------------------------------------------------------------- */
+/* ---- to code, at the same privilege ------------------------------------------------------------------- */
 
 static enum outcome transfer_to_code(struct vcpu *vcpu, const struct transfer *transfer,
                                      const struct descriptor *code)
@@ -105,8 +104,7 @@ static enum outcome transfer_to_code(struct vcpu *vcpu, const struct transfer *t
     return outcome;
 }
 
-/* ---- through a gate
- * ------------------------------------------------------------------------------------------- */
+/* ---- through a gate ----------------------------------------------------------------------------------- */
 
 /* CPL and RPL must be allowed to use what the selector names: gates, and TSSs named directly. */
 static enum outcome check_use(struct vcpu *vcpu, uint16_t selector, const struct descriptor *descriptor)
@@ -196,8 +194,7 @@ static enum outcome transfer_through_call_gate(struct vcpu *vcpu, const struct t
     return outcome;
 }
 
-/* ---- to a task
- * -------------------------------------------------------------------------------------------------- */
+/* ---- to a task ---------------------------------------------------------------------------------------- */
 
 static enum outcome transfer_to_task(struct vcpu *vcpu, const struct transfer *transfer, uint16_t selector)
 {
@@ -228,8 +225,7 @@ static enum outcome transfer_to_tss(struct vcpu *vcpu, const struct transfer *tr
     return outcome == OUTCOME_DONE ? transfer_to_task(vcpu, transfer, transfer->selector) : outcome;
 }
 
-/* ---- what the selector names
- * ---------------------------------------------------------------------------------------- */
+/* ---- what the selector names -------------------------------------------------------------------------- */
 
 static enum outcome transfer_by_descriptor(struct vcpu *vcpu, const struct transfer *transfer)
 {

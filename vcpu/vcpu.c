@@ -67,7 +67,7 @@ void vcpu_set_flat(struct vcpu *vcpu, uint16_t code_selector, uint16_t data_sele
     vcpu->cr0 = CR0_PE | CR0_ET;
 }
 
-/* ---- raising ------------------------------------------------------------------------------------------- */
+/* ---- raising ------------------------------------------------------------------------------------------ */
 
 enum outcome vcpu_raise(struct vcpu *vcpu, int vector)
 {

@@ -175,8 +175,8 @@ void vcpu_set_flat(struct vcpu *vcpu, uint16_t code_selector, uint16_t data_sele
 enum outcome vcpu_emulate(struct vcpu *vcpu, const struct insn *insn);
 /* True if vcpu_emulate can run it (else it would return OUTCOME_UNKNOWN). */
 bool vcpu_can_emulate(const struct insn *insn);
-/* Makes the memory in which ordinary instructions are run; done at the first use, unless earlier (a sandbox may forbid it
- * later). Dies if the host has none. */
+/* Makes the memory in which ordinary instructions are run; done at the first use, unless earlier (a sandbox
+ * may forbid it later). Dies if the host has none. */
 void vcpu_stub_init(void);
 /* Reads up to `n` bytes at CS:EIP as the CPU fetches them, and decodes. DONE; FAULT (#PF, #GP over limit,
  * #UD); STOP. */
@@ -199,6 +199,8 @@ const char *vcpu_exception_name(unsigned vector); /* "#GP" */
 enum outcome vcpu_raise(struct vcpu *vcpu, int vector); /* no error code */
 enum outcome vcpu_raise_error(struct vcpu *vcpu, int vector, uint32_t error);
 enum outcome vcpu_raise_page_fault(struct vcpu *vcpu, gva_t address, uint32_t error);
+/* Sets dr6_bits in DR6 and raises #DB; a trap (eip is past the instruction) unless the bits say BD. */
+enum outcome vcpu_raise_debug(struct vcpu *vcpu, uint32_t dr6_bits);
 /* Address of a memory operand: offset within its segment, address size applied. */
 uint32_t vcpu_effective_address(const struct vcpu *vcpu, const struct insn *insn,
                                 const struct operand *operand);

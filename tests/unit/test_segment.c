@@ -11,8 +11,7 @@ static void load_ax(struct vcpu *vcpu, uint16_t selector)
     vcpu->gpr[EAX] = selector;
 }
 
-/* ---- DS, ES, FS, GS
- * ---------------------------------------------------------------------------------------- */
+/* ---- DS, ES, FS, GS ----------------------------------------------------------------------------------- */
 
 START_TEST(a_data_load_fills_the_hidden_part)
 {
@@ -181,8 +180,7 @@ START_TEST(the_limit_of_the_table_counts_whole_descriptors)
 }
 END_TEST
 
-/* ---- SS
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- SS ----------------------------------------------------------------------------------------------- */
 
 START_TEST(stack_loads_are_checked)
 {
@@ -240,8 +238,7 @@ START_TEST(the_shadow_of_mov_ss_lasts_one_instruction)
 }
 END_TEST
 
-/* ---- MOV, PUSH, POP, LxS
- * ------------------------------------------------------------------------------------------ */
+/* ---- MOV, PUSH, POP, LxS ------------------------------------------------------------------------------ */
 
 START_TEST(mov_from_a_segment_register_zero_extends_into_32_bits)
 {
@@ -383,8 +380,7 @@ START_TEST(far_pointers_load_both_halves_or_none)
 }
 END_TEST
 
-/* ---- GDTR, IDTR, LDTR, TR
- * ----------------------------------------------------------------------------------------- */
+/* ---- GDTR, IDTR, LDTR, TR ----------------------------------------------------------------------------- */
 
 START_TEST(lgdt_takes_24_bits_of_base_with_a_16_bit_operand)
 {
@@ -568,8 +564,7 @@ START_TEST(a_virtual_8086_load_sets_all_of_it)
 }
 END_TEST
 
-/* ---- LAR, LSL, VERR, VERW, ARPL
- * -------------------------------------------------------------------------------------- */
+/* ---- LAR, LSL, VERR, VERW, ARPL ----------------------------------------------------------------------- */
 
 #define NO -1 /* ZF=0, and the destination as it was */
 
