@@ -46,7 +46,7 @@ SNIPPET(entry_stores, kernel, "add %edx, (%ebx)");
 SNIPPET(entry_stores, kernel, "lock orl $0x1000, (%ebx)");
 SNIPPET(entry_stores, kernel, "xorb $0x10, 1(%ebx)");
 SNIPPET(entry_stores, kernel, "neg %edx; sub %edx, (%ebx)");
-SNIPPET(entry_stores, kernel, "bts $12, (%ebx)");
+SNIPPET(entry_stores, kernel, "btsl $12, (%ebx)");
 SNIPPET(entry_stores, kernel, "lock btc %edi, (%ebx)");
 SNIPPET(entry_stores, kernel, "xchg %eax, (%ebx)");
 SNIPPET(entry_stores, kernel, "lock xadd %edx, (%ebx)");

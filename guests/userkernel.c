@@ -33,7 +33,7 @@ static struct trap user_access(void (*code)(void), uint32_t linear)
 USER_CODE(load, "mov (%ebx), %eax")
 USER_CODE(store, "mov %eax, (%ebx)")
 USER_CODE(execute, "jmp *%ebx")
-USER_CODE(bit_test, "bt $3, (%ebx)")
+USER_CODE(bit_test, "btl $3, (%ebx)")
 
 /* ---- pages ---- */
 

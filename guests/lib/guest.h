@@ -124,7 +124,10 @@ struct registers {
 };
 extern struct registers probe_registers;
 
-/* The trap that ended a probe, and the registers then. If the code simply returned, vector is NO_TRAP. */
+/*
+ * The trap that ended a probe, and the registers then. If the code simply returned, vector is NO_TRAP, and of
+ * the flags only the arithmetic ones mean something.
+ */
 struct trap {
     uint32_t vector, error, eip, cs, eflags, esp, cr2;
     struct registers registers;

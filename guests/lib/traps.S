@@ -78,8 +78,11 @@ probe_call:
         mov     %esp, probe_esp
         mov     20(%esp), %ebp          /* code */
         mov     24(%esp), %eax          /* in */
+        cmp     $0, %eax                /* the arithmetic flags begin as 0, but for PF */
         load_registers %eax
         call    *%ebp
+        pushf
+        pop     probe_eflags
         mov     probe_esp, %esp
         mov     28(%esp), %ebp          /* out */
         mov     %eax, (%ebp)
@@ -132,6 +135,9 @@ probe_return:
         .bss
         .balign 4
 probe_esp:
+        .skip   4
+        .globl probe_eflags             /* when the code of probe_call returned */
+probe_eflags:
         .skip   4
 
 /* ---- in ring 3 ---- */

@@ -8,6 +8,7 @@
 void probe_call(void (*code)(void), const struct registers *in, struct registers *out);
 void probe_enter_user(uint32_t eip, uint32_t esp, uint32_t eflags, const struct registers *in);
 void probe_recover(void);
+extern uint32_t probe_eflags;
 
 uint64_t idt[256] __attribute__((aligned(8)));
 
@@ -84,6 +85,8 @@ struct trap probe_kernel(void (*code)(void))
     probing = true;
     probe_call(code, &probe_registers, &probed.registers);
     probing = false;
+    if (probed.vector == NO_TRAP)
+        probed.eflags = probe_eflags;
     return probed;
 }
 
