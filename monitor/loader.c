@@ -1,13 +1,13 @@
 /*
  * Puts a checked kernel image into a machine: segments, modules and raw files into guest memory, boot
  * information where nothing else is, and the processor at the entry point. Read next: image.c (what was
- * checked before), bootinfo.c (what the kernel is told), patch.c (--holes patch).
+ * checked before), bootinfo.c (what the kernel is told), holes.c (--holes patch).
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "monitor/bootinfo.h"
-#include "monitor/patch.h"
+#include "monitor/holes.h"
 #include "vcpu/fail.h"
 
 #define ROM_MAX_SIZE (UINT64_C(16) << 20) /* above the APICs' pages at 0xfec00000 and 0xfee00000 */
@@ -236,5 +236,5 @@ bool kernel_load(const struct kernel_image *kernel, const struct loader_config *
         !load_boot_block(&load, &request, &block))
         return false;
     set_processor(&load, &block);
-    return true;
+    return config->holes != HOLES_PATCH || holes_patch(kernel, vm, error, error_size);
 }
