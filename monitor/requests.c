@@ -1,0 +1,100 @@
+/* Requests by signal: see requests.h. Read next: console.c, which asks for them. */
+#include "monitor/requests.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/time.h>
+
+#include "vcpu/fail.h"
+
+/* The process's, not the machine's: there is one set of signals. */
+static volatile sig_atomic_t stop_signal, timed_out, continued;
+static volatile int *volatile attention_word;
+
+static const int caught[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGALRM, SIGCONT};
+
+#define N_CAUGHT (sizeof caught / sizeof caught[0])
+
+static void on_signal(int signo)
+{
+    if (signo == SIGALRM)
+        timed_out = 1;
+    else if (signo == SIGCONT)
+        continued = 1;
+    else if (stop_signal == 0)
+        stop_signal = signo;
+    if (attention_word != NULL)
+        *attention_word = 1;
+}
+
+static void set_handler(int signo, void (*handler)(int))
+{
+    /* No SA_RESTART: a write that blocks on a full pipe must come back to see the request. */
+    struct sigaction action = {.sa_handler = handler, .sa_flags = SA_ONSTACK};
+
+    sigemptyset(&action.sa_mask);
+    if (sigaction(signo, &action, NULL) != 0)
+        die("sigaction of signal %d: %s", signo, strerror(errno));
+}
+
+void requests_catch(volatile int *attention)
+{
+    stop_signal = timed_out = continued = 0;
+    attention_word = attention;
+    for (size_t i = 0; i < N_CAUGHT; i++) {
+        struct sigaction old;
+
+        if (sigaction(caught[i], NULL, &old) == 0 && old.sa_handler != SIG_IGN)
+            set_handler(caught[i], on_signal);
+    }
+    set_handler(SIGPIPE, SIG_IGN);
+}
+
+void requests_release(void)
+{
+    attention_word = NULL;
+}
+
+void requests_start_timeout(uint64_t ns)
+{
+    struct itimerval timer = {.it_value = {.tv_sec = (time_t)(ns / 1000000000u),
+                                           .tv_usec = (suseconds_t)(ns % 1000000000u / 1000u)}};
+
+    if (timer.it_value.tv_sec == 0 && timer.it_value.tv_usec == 0)
+        timer.it_value.tv_usec = 1;
+    if (setitimer(ITIMER_REAL, &timer, NULL) != 0)
+        die("setitimer: %s", strerror(errno));
+}
+
+int requests_stop_signal(void)
+{
+    return stop_signal;
+}
+
+bool requests_is_timed_out(void)
+{
+    return timed_out != 0;
+}
+
+bool requests_take_continued(void)
+{
+    bool was = continued != 0;
+
+    continued = 0;
+    return was;
+}
+
+bool requests_is_stop_wanted(void)
+{
+    return stop_signal != 0 || timed_out != 0;
+}
+
+void requests_block(sigset_t *old)
+{
+    sigset_t set;
+
+    sigemptyset(&set);
+    for (size_t i = 0; i < N_CAUGHT; i++)
+        sigaddset(&set, caught[i]);
+    sigprocmask(SIG_BLOCK, &set, old);
+}
