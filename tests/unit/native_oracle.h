@@ -1,0 +1,116 @@
+/*
+ * The CPU as an oracle: runs one 32-bit instruction natively at ring 3, with given registers, flags, FPU
+ * state and memory, and says what it left behind. No part of ring3 is involved.
+ *
+ * Unlike compat_child.h this needs no child process, and so can run a hundred thousand instructions: nothing
+ * here loads FS or GS or makes a system call. Code and data lie at fixed low addresses, as in the machine
+ * under test; around the instruction stand hlts, so that wherever it goes, the first #GP or page fault ends
+ * the run.
+ */
+#ifndef RING3_NATIVE_ORACLE_H
+#define RING3_NATIVE_ORACLE_H
+
+#include <setjmp.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#define ORACLE_CODE      0x00110000u
+#define ORACLE_INSN      (ORACLE_CODE + 0x800) /* where the instruction is */
+#define ORACLE_CODE_SIZE 0x1000u
+#define ORACLE_DATA      0x00120000u
+#define ORACLE_DATA_SIZE 0x2000u
+
+#define ORACLE_USER_CS 0x23 /* Linux: __USER32_CS, __USER_DS */
+#define ORACLE_USER_DS 0x2b
+
+struct oracle_state {
+    uint32_t gpr[8]; /* in the hardware's order */
+    uint32_t eip, eflags;
+    _Alignas(16) uint8_t fxsave[512];
+    int vector; /* of the exception that ended the run */
+    uint32_t error, cr2;
+};
+
+static sigjmp_buf oracle_return;
+static struct oracle_state *volatile oracle_result;
+
+static void oracle_handler(int signal, siginfo_t *info, void *context)
+{
+    static const int order[] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI};
+    const ucontext_t *uc = context;
+    const greg_t *registers = uc->uc_mcontext.gregs;
+    struct oracle_state *result = oracle_result;
+
+    (void)signal;
+    (void)info;
+    for (unsigned i = 0; i < 8; i++)
+        result->gpr[i] = (uint32_t)registers[order[i]];
+    result->eip = (uint32_t)registers[REG_RIP];
+    result->eflags = (uint32_t)registers[REG_EFL];
+    memcpy(result->fxsave, uc->uc_mcontext.fpregs, sizeof result->fxsave);
+    result->vector = (int)registers[REG_TRAPNO];
+    result->error = (uint32_t)registers[REG_ERR];
+    result->cr2 = (uint32_t)registers[REG_CR2];
+    siglongjmp(oracle_return, 1);
+}
+
+/* False where the host has no room at the fixed addresses. */
+static bool oracle_init(void)
+{
+    static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE};
+    static uint8_t stack[65536];
+    stack_t alternate = {.ss_sp = stack, .ss_size = sizeof stack};
+    struct sigaction action = {.sa_sigaction = oracle_handler,
+                               .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+    void *code = (void *)(uintptr_t)ORACLE_CODE, *data = (void *)(uintptr_t)ORACLE_DATA;
+    const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
+
+    if (mmap(code, ORACLE_CODE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, flags, -1, 0) != code ||
+        mmap(data, ORACLE_DATA_SIZE, PROT_READ | PROT_WRITE, flags, -1, 0) != data)
+        return false;
+    sigaltstack(&alternate, NULL);
+    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
+        sigaction(signals[i], &action, NULL);
+    return true;
+}
+
+/* Runs the instruction at ORACLE_INSN from `state` (gpr, eip, eflags, fxsave), in place. */
+static void oracle_run(struct oracle_state *state)
+{
+    oracle_result = state;
+    if (sigsetjmp(oracle_return, 0) != 0)
+        return;
+    __asm__ volatile(
+        "mov %[data_selector], %%ecx\n\t"
+        "mov %%ecx, %%ds\n\t"
+        "mov %%ecx, %%es\n\t"
+        "fxrstor %c[fxsave](%%rax)\n\t"
+        "push %%rcx\n\t" /* SS */
+        "mov 4*4(%%rax), %%ecx\n\t"
+        "push %%rcx\n\t" /* RSP */
+        "mov %c[eflags](%%rax), %%ecx\n\t"
+        "push %%rcx\n\t" /* RFLAGS */
+        "pushq %[code_selector]\n\t"
+        "mov %c[eip](%%rax), %%ecx\n\t"
+        "push %%rcx\n\t" /* RIP */
+        "mov 1*4(%%rax), %%ecx\n\t"
+        "mov 2*4(%%rax), %%edx\n\t"
+        "mov 3*4(%%rax), %%ebx\n\t"
+        "mov 5*4(%%rax), %%ebp\n\t"
+        "mov 6*4(%%rax), %%esi\n\t"
+        "mov 7*4(%%rax), %%edi\n\t"
+        "mov 0*4(%%rax), %%eax\n\t"
+        "iretq"
+        :
+        : "a"(state), [fxsave] "i"(offsetof(struct oracle_state, fxsave)),
+          [eflags] "i"(offsetof(struct oracle_state, eflags)), [eip] "i"(offsetof(struct oracle_state, eip)),
+          [data_selector] "i"(ORACLE_USER_DS), [code_selector] "i"(ORACLE_USER_CS)
+        : "memory");
+    __builtin_unreachable();
+}
+
+#endif
