@@ -1,0 +1,8 @@
+/* The subcommands of ring3: each parses its own argv (argv[0] is its name) and returns the exit status. A new
+ * one is declared here or in its module's header, and listed in main.c. */
+#ifndef RING3_COMMANDS_H
+#define RING3_COMMANDS_H
+
+int run_main(int argc, char **argv); /* cmd_run.c */
+
+#endif

@@ -1,0 +1,172 @@
+/* The table of `ring3 run`'s options. Read next: cmd_run.c. */
+#include "monitor/run_options.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vcpu/fail.h"
+
+#define DEFAULT_MEMORY (UINT64_C(256) << 20)
+
+/* A copy of `value` that can be cut into pieces. */
+static char *keep(struct run_options *options, const char *value)
+{
+    char *copy = strdup(value);
+
+    if (copy == NULL)
+        die("out of memory");
+    options->storage[options->n_storage++] = copy;
+    return copy;
+}
+
+static bool fail(char *error, size_t error_size, const char *text)
+{
+    snprintf(error, error_size, "%s", text);
+    return false;
+}
+
+static bool add_module(const struct option *option, const char *value, void *field, char *error,
+                       size_t error_size)
+{
+    struct run_options *options = field;
+    char *path, *comma;
+
+    (void)option;
+    if (options->n_modules == LOADER_MAX_MODULES)
+        return fail(error, error_size, "too many modules");
+    if (value[0] == '\0' || value[0] == ',')
+        return fail(error, error_size, "names no file");
+    path = keep(options, value);
+    comma = strchr(path, ',');
+    if (comma != NULL)
+        *comma++ = '\0';
+    options->module[options->n_modules++] = (struct loader_module){.path = path, .command_line = comma};
+    return true;
+}
+
+static bool add_drive(const struct option *option, const char *value, void *field, char *error,
+                      size_t error_size)
+{
+    static const char suffix[] = ",snapshot";
+    struct run_options *options = field;
+    struct drive_config drive = {0};
+    size_t length = strlen(value);
+    char *path;
+
+    (void)option;
+    if (options->n_drives == BOARD_MAX_DRIVES)
+        return fail(error, error_size, "too many drives: the board has two IDE channels of two");
+    path = keep(options, value);
+    if (length >= sizeof suffix - 1 && strcmp(path + length - (sizeof suffix - 1), suffix) == 0) {
+        drive.snapshot = true;
+        path[length - (sizeof suffix - 1)] = '\0';
+    }
+    if (path[0] == '\0')
+        return fail(error, error_size, "names no file");
+    drive.path = path;
+    options->drive[options->n_drives++] = drive;
+    return true;
+}
+
+static bool add_blob(const struct option *option, const char *value, void *field, char *error,
+                     size_t error_size)
+{
+    struct run_options *options = field;
+    struct loader_blob blob = {0};
+    char *path, *at;
+
+    (void)option;
+    if (options->n_blobs == LOADER_MAX_BLOBS)
+        return fail(error, error_size, "too many files");
+    path = keep(options, value);
+    at = strrchr(path, '@');
+    if (at == NULL || at == path)
+        return fail(error, error_size, "must be FILE@ADDRESS");
+    *at = '\0';
+    if (!options_parse_number(at + 1, &blob.gpa) || blob.gpa > UINT32_MAX)
+        return fail(error, error_size, "not a 32-bit physical address");
+    blob.path = path;
+    options->blob[options->n_blobs++] = blob;
+    return true;
+}
+
+static bool set_memory(const struct option *option, const char *value, void *field, char *error,
+                       size_t error_size)
+{
+    uint64_t *memory = field;
+
+    if (!option_size(option, value, field, error, error_size))
+        return false;
+    if (*memory < MEMORY_EXTENDED || *memory > MEMORY_MAX_RAM || *memory % PAGE_SIZE != 0)
+        return fail(error, error_size, "a machine has 1M to 3G of memory, in whole 4K pages");
+    return true;
+}
+
+static const char *const holes_choices[] = {[HOLES_EXPOSE] = "expose", [HOLES_PATCH] = "patch", NULL};
+static const char *const clock_choices[] = {[CLOCK_HOST] = "host", [CLOCK_VIRTUAL] = "virtual", NULL};
+static const char *const console_choices[] = {[CONSOLE_STDIO] = "stdio", [CONSOLE_NONE] = "none", NULL};
+
+#define FIELD(member) offsetof(struct run_options, member)
+
+static const struct option options_table[] = {
+    {0, "engine", "NAME", "how guest code runs: trap (natively; what is sensitive traps)", option_string,
+     FIELD(engine), NULL},
+    {'m', "memory", "SIZE", "guest RAM, 1M to 3G (default 256M)", set_memory, FIELD(memory), NULL},
+    {0, "append", "STRING", "command line of a multiboot kernel", option_string, FIELD(append), NULL},
+    {0, "module", "FILE[,CMDLINE]", "multiboot module; may be given several times", add_module, 0, NULL},
+    {0, "load", "FILE@ADDRESS",
+     "put a raw file at a physical address, over the kernel;\nmay be given several times", add_blob, 0, NULL},
+    {0, "drive", "FILE[,snapshot]",
+     "IDE disk from a raw image; with snapshot the file is not\nwritten; up to four", add_drive, 0, NULL},
+    {0, "holes", "expose|patch",
+     "sensitive instructions that do not trap: left alone (default),\nor found ahead of time and replaced by "
+     "ones that do",
+     option_choice, FIELD(holes), holes_choices},
+    {0, "clock", "host|virtual",
+     "real time (default), or time that passes with exits: then two\nruns of a guest are the same",
+     option_choice, FIELD(clock), clock_choices},
+    {0, "console", "stdio|none",
+     "serial port, port 0xE9 and VGA text on standard input and\noutput (default), or nowhere", option_choice,
+     FIELD(console), console_choices},
+    {0, "trace", "FILE", "write every exit to FILE as JSON Lines; -: readable lines\non standard output",
+     option_string, FIELD(trace), NULL},
+    {0, "stats", "FILE", "write counts and costs of exits to FILE as JSON", option_string, FIELD(stats),
+     NULL},
+    {0, "timeout", "SECONDS", "stop after so many seconds of real time (exit status 4)", option_duration,
+     FIELD(timeout), NULL},
+    {0, "check-shadow", NULL, "debug: check the shadow page tables at every exit", option_flag,
+     FIELD(check_shadow), NULL},
+    {0, "no-userfaultfd", NULL, "debug: write-protect by mprotect even where userfaultfd works", option_flag,
+     FIELD(no_userfaultfd), NULL},
+};
+
+static const struct command_line line = {
+    .command = "ring3 run",
+    .arguments = "[KERNEL]",
+    .summary = "Boots KERNEL, an ELF32 or multiboot 1 file, or without one the embedded tour guest.\n"
+               "On a terminal, Ctrl-A x quits and Ctrl-A h lists the keys; Ctrl-C goes to the guest.",
+    .epilogue = "exit status:\n"
+                "  0  the guest switched the power off, reset, or halted with interrupts off\n"
+                "  1  the host or the monitor failed\n"
+                "  2  the command line is wrong\n"
+                "  3  the guest died: triple fault, or a state that cannot be run\n"
+                "  4  --timeout\n"
+                "  (v << 1) | 1 after the guest wrote v to isa-debug-exit (port 0x501)\n",
+    .options = options_table,
+    .n_options = sizeof options_table / sizeof options_table[0],
+    .max_arguments = 1,
+};
+
+enum options_result run_options_parse(struct run_options *options, int argc, char **argv)
+{
+    *options = (struct run_options){.memory = DEFAULT_MEMORY};
+    return options_parse(&line, argc, argv, options, &options->kernel);
+}
+
+void run_options_free(struct run_options *options)
+{
+    for (unsigned i = 0; i < options->n_storage; i++)
+        free(options->storage[i]);
+    options->n_storage = 0;
+}

@@ -1,0 +1,36 @@
+/* The command line of `ring3 run`, and of the commands that start a machine in the same way. */
+#ifndef RING3_RUN_OPTIONS_H
+#define RING3_RUN_OPTIONS_H
+
+#include "monitor/loader.h"
+#include "monitor/options.h"
+
+enum console_mode { CONSOLE_STDIO, CONSOLE_NONE };
+
+struct run_options {
+    const char *kernel; /* NULL: the embedded guest */
+    const char *engine;
+    uint64_t memory; /* bytes */
+    const char *append;
+    struct loader_module module[LOADER_MAX_MODULES];
+    unsigned n_modules;
+    struct loader_blob blob[LOADER_MAX_BLOBS];
+    unsigned n_blobs;
+    struct drive_config drive[BOARD_MAX_DRIVES];
+    unsigned n_drives;
+    int holes;   /* enum holes_mode */
+    int clock;   /* enum clock_mode */
+    int console; /* enum console_mode */
+    const char *trace, *stats;
+    uint64_t timeout; /* ns; 0: none */
+    bool check_shadow, no_userfaultfd;
+    /* What the strings above point into. */
+    char *storage[LOADER_MAX_MODULES + LOADER_MAX_BLOBS + BOARD_MAX_DRIVES];
+    unsigned n_storage;
+};
+
+/* Sets the defaults, then parses. */
+enum options_result run_options_parse(struct run_options *options, int argc, char **argv);
+void run_options_free(struct run_options *options);
+
+#endif
