@@ -30,8 +30,6 @@
 #include "devices/uart16550.h"
 #include "devices/vga.h"
 
-#define BOARD_ISA_IRQS 16
-
 struct board {
     struct bus bus;
 
@@ -53,6 +51,7 @@ struct board {
 
     /* Not state of the machine: what it was made from. */
     struct disk disk[BOARD_MAX_DRIVES];
+    uint8_t drives_open; /* a bit a drive */
     struct board_config config;
 };
 

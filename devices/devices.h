@@ -97,8 +97,7 @@ struct bus_range {
 struct board_observer {
     void (*unclaimed)(void *ctx, enum bus_space space, uint32_t address, unsigned size, bool is_write,
                       uint32_t value); /* value: as written, or the ones that were read */
-    void (*line)(void *ctx, const char *chip, unsigned pin,
-                 bool level); /* a PIC or IOAPIC input changed level */
+    void (*line)(void *ctx, const char *lines, unsigned pin, bool level); /* "isa", IRQ: changed its level */
     void *ctx;
 };
 

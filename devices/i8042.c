@@ -61,8 +61,7 @@ enum i8042_command {
     REPLY_TIMEOUT = 0xfe,
 };
 
-/* ---- the output buffer -----------------------------------------------------------------------------------
- */
+/* ---- the output buffer --------------------------------------------------------------------------------- */
 
 /* The keyboard's next byte as the guest shall see it. With translation a break code is one byte, not two. */
 static bool kbc_receive(struct i8042 *kbc, uint8_t *byte)

@@ -71,8 +71,7 @@ static uint16_t channel_encode_count(const struct i8254_channel *channel, uint32
     return (uint16_t)(count / 1000 % 10 << 12 | count / 100 % 10 << 8 | count / 10 % 10 << 4 | count % 10);
 }
 
-/* ---- the counting element as a function of time ----------------------------------------------------------
- */
+/* ---- the counting element as a function of time -------------------------------------------------------- */
 
 static bool channel_is_periodic(const struct i8254_channel *channel)
 {
@@ -168,8 +167,7 @@ static uint16_t channel_read_count(const struct i8254_channel *channel, i8254_cl
     return channel_encode_count(channel, (uint32_t)((count + modulus * 2 - elapsed % modulus) % modulus));
 }
 
-/* ---- what happens to a channel ---------------------------------------------------------------------------
- */
+/* ---- what happens to a channel ------------------------------------------------------------------------- */
 
 /* The count register is transferred to the counting element at pulse `start`. */
 static void channel_load(struct i8254_channel *channel, i8254_clk now, i8254_clk start)

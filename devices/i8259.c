@@ -115,6 +115,12 @@ bool i8259_intr(const struct i8259_pair *pair)
     return chip_pending(&pair->master) != NO_PIN;
 }
 
+bool i8259_is_unmasked(const struct i8259_pair *pair, unsigned irq)
+{
+    const struct i8259 *chip = irq < 8 ? &pair->master : &pair->slave;
+    return chip->step == I8259_READY && chip->imr_written && !(chip->imr & bit(irq % 8));
+}
+
 void i8259_set_pin(void *device, unsigned irq, bool level)
 {
     struct i8259_pair *pair = device;
@@ -149,8 +155,7 @@ uint8_t i8259_acknowledge(struct i8259_pair *pair)
     return (uint8_t)(chip->vector_base | pin);
 }
 
-/* ---- registers -------------------------------------------------------------------------------------------
- */
+/* ---- registers ----------------------------------------------------------------------------------------- */
 
 /* "The following occurs automatically" in the data sheet's section on ICW1. */
 static void chip_write_icw1(struct i8259 *chip, uint8_t value)
@@ -160,6 +165,7 @@ static void chip_write_icw1(struct i8259 *chip, uint8_t value)
     chip->expects_icw4 = value & ICW1_IC4;
     chip->edges = 0; /* the edge sense circuit waits for a new rise */
     chip->imr = 0;
+    chip->imr_written = false;
     chip->isr = 0;
     chip->lowest = 7;
     chip->special_mask = false;
@@ -246,6 +252,7 @@ static void chip_write_data(struct i8259 *chip, uint8_t value)
     case I8259_UNINITIALISED:
     case I8259_READY:
         chip->imr = value;
+        chip->imr_written = true;
         break;
     }
 }

@@ -21,12 +21,13 @@ enum i8259_step { I8259_UNINITIALISED, I8259_EXPECT_ICW2, I8259_EXPECT_ICW3, I82
 
 struct i8259 {
     enum i8259_step step;
-    uint8_t lines;  /* levels of the inputs */
-    uint8_t edges;  /* rises not yet acknowledged; a line that falls takes its rise back */
-    uint8_t elcr;   /* 1: level-triggered */
-    uint8_t imr;    /* 1: masked */
-    uint8_t isr;    /* in service */
-    uint8_t lowest; /* the input of lowest priority; the next one up, cyclically, has the highest */
+    uint8_t lines;    /* levels of the inputs */
+    uint8_t edges;    /* rises not yet acknowledged; a line that falls takes its rise back */
+    uint8_t elcr;     /* 1: level-triggered */
+    uint8_t imr;      /* 1: masked */
+    bool imr_written; /* since ICW1, which clears it */
+    uint8_t isr;      /* in service */
+    uint8_t lowest;   /* the input of lowest priority; the next one up, cyclically, has the highest */
 
     uint8_t vector_base;       /* ICW2, T7-T3 */
     bool single, expects_icw4; /* ICW1 */
@@ -50,6 +51,8 @@ extern const struct bus_device_ops i8259_master_ops, i8259_slave_ops, i8259_elcr
 void i8259_set_pin(void *pair, unsigned irq,
                    bool level);                 /* for struct irq_line; irq 0-15, 2 is the cascade */
 bool i8259_intr(const struct i8259_pair *pair); /* the INT output */
+/* Has the guest opened this input: initialised the chip and then written a mask that lets it through? */
+bool i8259_is_unmasked(const struct i8259_pair *pair, unsigned irq);
 /* The INTA cycle: the vector of the request of highest priority, or the spurious one. */
 uint8_t i8259_acknowledge(struct i8259_pair *pair);
 

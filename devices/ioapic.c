@@ -60,6 +60,11 @@ static void service_level(struct ioapic *ioapic, unsigned pin)
         ioapic->redirection[pin] |= ENTRY_REMOTE_IRR;
 }
 
+bool ioapic_is_masked(const struct ioapic *ioapic, unsigned pin)
+{
+    return ioapic->redirection[pin] & ENTRY_MASKED;
+}
+
 void ioapic_set_pin(void *ctx, unsigned pin, bool level)
 {
     struct ioapic *ioapic = ctx;

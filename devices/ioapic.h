@@ -40,6 +40,7 @@ void ioapic_set_id(struct ioapic *ioapic, uint8_t id);
 
 extern const struct bus_device_ops ioapic_ops; /* IOAPIC_BASE..IOAPIC_LAST */
 
+bool ioapic_is_masked(const struct ioapic *ioapic, unsigned pin);
 void ioapic_set_pin(void *ioapic, unsigned pin, bool level); /* for struct irq_line; ctx is the ioapic */
 void ioapic_eoi(void *ioapic, uint8_t vector);               /* the local APIC's EOI broadcast */
 

@@ -154,8 +154,7 @@ static void rtc_resume(struct mc146818 *rtc, uint64_t now)
     rtc->day_of_week_bias = (uint8_t)((rtc_decode(rtc, rtc->ram[RTC_DAY_OF_WEEK]) + 6 + 7 - day_of_week) % 7);
 }
 
-/* ---- events ----------------------------------------------------------------------------------------------
- */
+/* ---- events -------------------------------------------------------------------------------------------- */
 
 /* The period of the periodic interrupt in cycles of the crystal, 0: none ("Periodic Interrupt Rate"). */
 static uint64_t rtc_period(const struct mc146818 *rtc)
@@ -277,8 +276,7 @@ static void rtc_timer_fired(void *device)
     rtc_drive(rtc);
 }
 
-/* ---- registers -------------------------------------------------------------------------------------------
- */
+/* ---- registers ----------------------------------------------------------------------------------------- */
 
 /* Is an update due within the time that UIP announces it? */
 static bool rtc_is_updating(const struct mc146818 *rtc, uint64_t now)

@@ -67,8 +67,7 @@ enum {
 #define FIRMWARE_DIVISOR 12 /* 9600 baud, */
 #define FIRMWARE_LCR     3  /* 8N1 */
 
-/* ---- what the guest has set up ---------------------------------------------------------------------------
- */
+/* ---- what the guest has set up ------------------------------------------------------------------------- */
 
 static unsigned uart_capacity(const struct uart16550 *uart)
 {
@@ -217,8 +216,7 @@ void uart16550_receive(struct uart16550 *uart, uint8_t byte)
     uart_drive(uart);
 }
 
-/* ---- registers -------------------------------------------------------------------------------------------
- */
+/* ---- registers ----------------------------------------------------------------------------------------- */
 
 static void uart_write_data(struct uart16550 *uart, uint8_t byte)
 {
