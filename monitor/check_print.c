@@ -78,9 +78,9 @@ static void print_advice(const struct check_report *report, FILE *out)
                 report->n_holes);
     if (report->n_doubtful != 0)
         fprintf(out,
-                "%" PRIu64
-                " more are in bytes that nothing was seen to lead to%s. They are not patched. If they\n"
-                "are code after all, only translation (--engine translate, still to come) is exact.\n",
+                "Nothing was seen to lead to the %" PRIu64 " doubtful ones%s: they may be data, and are not\n"
+                "patched. If they are code after all, only translation (--engine translate, still to come)\n"
+                "is exact.\n",
                 report->n_doubtful, report->symbols == NULL ? " (there are no symbols)" : "");
 }
 
