@@ -30,7 +30,7 @@ static bool span_is_within(struct span span, const struct bus_range *range)
 
 static uint32_t ones(unsigned size)
 {
-    return UINT32_MAX >> (32 - 8 * size);
+    return size == 4 ? UINT32_MAX : (1u << 8 * size) - 1;
 }
 
 static struct bus_range *bus_ranges(struct bus *bus, enum bus_space space, unsigned **count)

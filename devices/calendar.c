@@ -67,5 +67,6 @@ int64_t calendar_to_unix(const struct calendar_time *time)
     int64_t days = year * DAYS_1_YEAR + floor_divide(year, 4) - floor_divide(year, 100) +
                    floor_divide(year, 400) + day_of_month_start(month) + time->day - 1 - DAYS_TO_1970;
 
-    return days * CALENDAR_DAY + time->hour * 3600 + time->minute * 60 + time->second;
+    int64_t minutes = (int64_t)time->hour * 60 + time->minute;
+    return days * CALENDAR_DAY + minutes * 60 + time->second;
 }

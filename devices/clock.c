@@ -6,6 +6,8 @@
  */
 #include "devices/devices.h"
 
+#include "vcpu/fail.h"
+
 #define NS_PER_SECOND 1000000000u
 
 uint64_t clock_now(const struct clock *clock)
@@ -29,8 +31,10 @@ static void timer_unlink(struct clock *clock, struct timer *timer)
     if (!timer->armed)
         return;
     struct timer **link = &clock->timers;
-    while (*link != timer)
+    while (*link != timer) {
+        BUG_ON(*link == NULL); /* armed, but in another clock */
         link = &(*link)->next;
+    }
     *link = timer->next;
     timer->next = NULL;
     timer->armed = false;

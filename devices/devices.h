@@ -124,7 +124,7 @@ const struct bus_range *bus_find(const struct bus *bus, enum bus_space space, ui
 #define BOARD_MAX_DRIVES 4
 
 struct drive_config {
-    const char *path; /* raw image; NULL: no drive */
+    const char *path; /* raw image; NULL: no drive. Outlives the board */
     bool snapshot;    /* writes stay in memory, the file is opened read-only */
 };
 

@@ -489,7 +489,7 @@ START_TEST(drives_are_attached_in_order)
     char path[] = "/tmp/ring3-test-board-XXXXXX", error[256];
     int fd = mkstemp(path);
     ck_assert_int_ge(fd, 0);
-    ck_assert_int_eq(ftruncate(fd, 64 * 512), 0);
+    ck_assert_int_eq(ftruncate(fd, 32768), 0);
     close(fd);
 
     board_destroy(board);

@@ -1,20 +1,15 @@
 /* The 8254's modes at exact CLK pulses, its bus protocol, and port 0x61. */
 #include "devices/i8254.h"
 
+#include "unit/fake_clock.h"
+
 #include <check.h>
 #include <stdlib.h>
 
-static uint64_t now_ns;
-static struct clock machine_clock;
+static struct fake_clock fake;
 static struct i8254 pit;
 static bool irq0;
 static unsigned irq0_rises;
-
-static uint64_t read_now(void *ctx)
-{
-    (void)ctx;
-    return now_ns;
-}
 
 static void irq0_set(void *ctx, unsigned pin, bool level)
 {
@@ -27,11 +22,10 @@ static void irq0_set(void *ctx, unsigned pin, bool level)
 
 static void setup(void)
 {
-    now_ns = 0;
     irq0 = false;
     irq0_rises = 0;
-    machine_clock = (struct clock){.now = read_now};
-    i8254_init(&pit, &machine_clock, (struct irq_line){.set = irq0_set});
+    fake_clock_init(&fake);
+    i8254_init(&pit, &fake.clock, (struct irq_line){.set = irq0_set});
 }
 
 static void out(unsigned port, uint8_t value)
@@ -57,8 +51,7 @@ static uint8_t in61(void)
 /* Time as pulses of CLK. */
 static void at(uint64_t pulse)
 {
-    now_ns = clock_from_ticks(pulse, I8254_HZ);
-    clock_run(&machine_clock);
+    fake_clock_run_to(&fake, clock_from_ticks(pulse, I8254_HZ));
 }
 
 static void program(unsigned channel, unsigned mode, uint16_t count)
@@ -88,7 +81,7 @@ static bool out_pin(unsigned channel)
 
 START_TEST(nothing_counts_after_power_on)
 {
-    ck_assert_uint_eq(clock_next_deadline(&machine_clock), CLOCK_NO_DEADLINE);
+    ck_assert_uint_eq(clock_next_deadline(&fake.clock), CLOCK_NO_DEADLINE);
     at(1000000);
     ck_assert_uint_eq(irq0_rises, 0);
     ck_assert_uint_eq(in(0x43), 0xff);
@@ -193,7 +186,7 @@ START_TEST(a_late_run_gives_one_edge_however_many_periods_passed)
     at(1000001);
     ck_assert(irq0);
     ck_assert_uint_eq(irq0_rises, rises + 1);
-    ck_assert_uint_eq(clock_next_deadline(&machine_clock), clock_from_ticks(1000002, I8254_HZ));
+    ck_assert_uint_eq(clock_next_deadline(&fake.clock), clock_from_ticks(1000002, I8254_HZ));
 }
 END_TEST
 
@@ -439,7 +432,7 @@ START_TEST(the_refresh_bit_toggles_about_every_15_us)
 {
     unsigned toggles = 0;
     uint8_t last = in61() & 0x10;
-    for (now_ns = 0; now_ns < 1000000; now_ns += 1000) {
+    for (fake.now = 0; fake.now < 1000000; fake.now += 1000) {
         uint8_t bit = in61() & 0x10;
         toggles += bit != last;
         last = bit;
@@ -452,9 +445,8 @@ START_TEST(linux_periodic_tick_has_no_drift)
 {
     program(0, 2, 11932); /* HZ=100 */
     unsigned rises = irq0_rises;
-    while (clock_next_deadline(&machine_clock) <= UINT64_C(100000000000)) {
-        now_ns = clock_next_deadline(&machine_clock);
-        clock_run(&machine_clock);
+    while (clock_next_deadline(&fake.clock) <= UINT64_C(100000000000)) {
+        fake_clock_run_to(&fake, clock_next_deadline(&fake.clock));
     }
     ck_assert_uint_eq(irq0_rises - rises, 100u * I8254_HZ / 11932);
 }
@@ -472,9 +464,9 @@ START_TEST(any_sequence_of_writes_is_survived)
             in(0x40 + port);
         else
             out61((uint8_t)value);
-        now_ns += seed >> 10 & 0x3fff;
-        clock_run(&machine_clock);
-        ck_assert_uint_gt(clock_next_deadline(&machine_clock), now_ns);
+        fake.now += seed >> 10 & 0x3fff;
+        clock_run(&fake.clock);
+        ck_assert_uint_gt(clock_next_deadline(&fake.clock), fake.now);
     }
 }
 END_TEST

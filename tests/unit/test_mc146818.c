@@ -2,6 +2,8 @@
 #include "devices/calendar.h"
 #include "devices/mc146818.h"
 
+#include "unit/fake_clock.h"
+
 #include <check.h>
 #include <stdlib.h>
 #include <time.h>
@@ -13,16 +15,9 @@
 /* Sunday, 22 November 2026, 13:37:42 UTC, and a quarter of a second */
 #define POWER_ON INT64_C(1795354662)
 
-static uint64_t now_ns;
-static struct clock machine_clock;
+static struct fake_clock fake;
 static struct mc146818 rtc;
 static bool irq8;
-
-static uint64_t read_now(void *ctx)
-{
-    (void)ctx;
-    return now_ns;
-}
 
 static void irq8_set(void *ctx, unsigned pin, bool level)
 {
@@ -33,10 +28,10 @@ static void irq8_set(void *ctx, unsigned pin, bool level)
 
 static void power_on(int64_t wall_offset, uint64_t ram_size)
 {
-    now_ns = 0;
     irq8 = false;
-    machine_clock = (struct clock){.now = read_now, .wall_offset = wall_offset};
-    mc146818_init(&rtc, &machine_clock, (struct irq_line){.set = irq8_set}, ram_size);
+    fake_clock_init(&fake);
+    fake.clock.wall_offset = wall_offset;
+    mc146818_init(&rtc, &fake.clock, (struct irq_line){.set = irq8_set}, ram_size);
 }
 
 static void setup(void)
@@ -58,8 +53,7 @@ static void out(unsigned index, uint8_t value)
 
 static void pass(uint64_t ns)
 {
-    now_ns += ns;
-    clock_run(&machine_clock);
+    fake_clock_run_to(&fake, fake.now + ns);
 }
 
 static unsigned in_word(unsigned index)
@@ -221,17 +215,17 @@ END_TEST
 START_TEST(the_update_interrupt)
 {
     out(RTC_B, 0x12);
-    ck_assert_uint_eq(clock_next_deadline(&machine_clock), 750000000);
+    ck_assert_uint_eq(clock_next_deadline(&fake.clock), 750000000);
     pass(750000000);
     ck_assert(irq8);
-    ck_assert_uint_eq(clock_next_deadline(&machine_clock), CLOCK_NO_DEADLINE); /* until C is read */
+    ck_assert_uint_eq(clock_next_deadline(&fake.clock), CLOCK_NO_DEADLINE); /* until C is read */
     ck_assert_uint_eq(in(RTC_C)&0xf0, 0xd0); /* the periodic flag, at 1024 Hz, is set as well */
     ck_assert(!irq8);
     ck_assert_uint_eq(in(RTC_C), 0);
     pass(100 * SECOND); /* many, seen late: one interrupt */
     ck_assert(irq8);
     in(RTC_C);
-    ck_assert_uint_eq(clock_next_deadline(&machine_clock), now_ns + SECOND);
+    ck_assert_uint_eq(clock_next_deadline(&fake.clock), fake.now + SECOND);
 }
 END_TEST
 
@@ -245,18 +239,17 @@ START_TEST(the_periodic_interrupt)
         in(RTC_C);
         out(RTC_B, 0x42);
         unsigned interrupts = 0;
-        while (clock_next_deadline(&machine_clock) <= 2 * SECOND) {
-            now_ns = clock_next_deadline(&machine_clock);
-            clock_run(&machine_clock);
+        while (clock_next_deadline(&fake.clock) <= 2 * SECOND) {
+            fake_clock_run_to(&fake, clock_next_deadline(&fake.clock));
             ck_assert(irq8);
             ck_assert_uint_eq(in(RTC_C)&0xc0, 0xc0);
             ck_assert(!irq8);
             interrupts++;
         }
-        ck_assert_uint_eq(interrupts, 2 * rates_hz[rate]);
+        ck_assert_uint_eq(interrupts, rates_hz[rate] * UINT64_C(2));
     }
     out(RTC_A, 0x20);
-    ck_assert_uint_eq(clock_next_deadline(&machine_clock), CLOCK_NO_DEADLINE);
+    ck_assert_uint_eq(clock_next_deadline(&fake.clock), CLOCK_NO_DEADLINE);
 }
 END_TEST
 
@@ -267,19 +260,19 @@ START_TEST(the_alarm)
     out(RTC_SECONDS_ALARM, 0x05);
     out(RTC_B, 0x22);
     uint64_t alarm = (2 * 60 + 23) * SECOND - 250000000; /* 13:37:42.25 to 13:40:05 */
-    ck_assert_uint_eq(clock_next_deadline(&machine_clock), alarm);
+    ck_assert_uint_eq(clock_next_deadline(&fake.clock), alarm);
     pass(alarm);
     ck_assert(irq8);
     ck_assert_uint_eq(in(RTC_C)&0xa0, 0xa0);
-    ck_assert_uint_eq(clock_next_deadline(&machine_clock), alarm + 24 * HOUR);
+    ck_assert_uint_eq(clock_next_deadline(&fake.clock), alarm + 24 * HOUR);
     out(RTC_HOURS_ALARM, 0xc0); /* every hour */
-    ck_assert_uint_eq(clock_next_deadline(&machine_clock), alarm + HOUR);
+    ck_assert_uint_eq(clock_next_deadline(&fake.clock), alarm + HOUR);
     out(RTC_MINUTES_ALARM, 0xff); /* every minute */
-    ck_assert_uint_eq(clock_next_deadline(&machine_clock), alarm + MINUTE);
+    ck_assert_uint_eq(clock_next_deadline(&fake.clock), alarm + MINUTE);
     out(RTC_SECONDS_ALARM, 0xff);
-    ck_assert_uint_eq(clock_next_deadline(&machine_clock), alarm + SECOND);
+    ck_assert_uint_eq(clock_next_deadline(&fake.clock), alarm + SECOND);
     out(RTC_SECONDS_ALARM, 0x60); /* no such second */
-    ck_assert_uint_eq(clock_next_deadline(&machine_clock), CLOCK_NO_DEADLINE);
+    ck_assert_uint_eq(clock_next_deadline(&fake.clock), CLOCK_NO_DEADLINE);
 }
 END_TEST
 
@@ -290,9 +283,9 @@ START_TEST(an_alarm_of_tomorrow_and_of_the_twelve_hour_dial)
     out(RTC_MINUTES_ALARM, 0x00);
     out(RTC_HOURS_ALARM, 0x12); /* midnight */
     uint64_t midnight = 10 * HOUR + 22 * MINUTE + 18 * SECOND - 250000000;
-    ck_assert_uint_eq(clock_next_deadline(&machine_clock), midnight);
+    ck_assert_uint_eq(clock_next_deadline(&fake.clock), midnight);
     out(RTC_HOURS_ALARM, 0x92); /* noon: tomorrow */
-    ck_assert_uint_eq(clock_next_deadline(&machine_clock), midnight + 12 * HOUR);
+    ck_assert_uint_eq(clock_next_deadline(&fake.clock), midnight + 12 * HOUR);
 }
 END_TEST
 
@@ -319,12 +312,12 @@ END_TEST
 START_TEST(memory_sizes_as_firmware_reads_them)
 {
     ck_assert_uint_eq(in_word(RTC_BASE_MEMORY), 640);
-    ck_assert_uint_eq(in_word(RTC_EXTENDED_MEMORY), 63 * 1024);
-    ck_assert_uint_eq(in_word(RTC_EXTENDED_MEMORY_2), 63 * 1024);
-    ck_assert_uint_eq(in_word(RTC_HIGH_MEMORY), 48 * 16);
+    ck_assert_uint_eq(in_word(RTC_EXTENDED_MEMORY), 64512);
+    ck_assert_uint_eq(in_word(RTC_EXTENDED_MEMORY_2), 64512);
+    ck_assert_uint_eq(in_word(RTC_HIGH_MEMORY), 768);
     power_on(0, UINT64_C(2) << 30);
     ck_assert_uint_eq(in_word(RTC_EXTENDED_MEMORY), 0xffff);
-    ck_assert_uint_eq(in_word(RTC_HIGH_MEMORY), (2048 - 16) * 16);
+    ck_assert_uint_eq(in_word(RTC_HIGH_MEMORY), 32512);
     power_on(0, 512u << 10);
     ck_assert_uint_eq(in_word(RTC_BASE_MEMORY), 512);
     ck_assert_uint_eq(in_word(RTC_EXTENDED_MEMORY), 0);
@@ -387,7 +380,7 @@ START_TEST(any_sequence_of_writes_is_survived)
         else
             in(index);
         pass((uint64_t)(seed >> 10 & 0xffff) << (seed >> 27));
-        ck_assert_uint_gt(clock_next_deadline(&machine_clock), now_ns);
+        ck_assert_uint_gt(clock_next_deadline(&fake.clock), fake.now);
     }
 }
 END_TEST

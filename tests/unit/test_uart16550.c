@@ -1,24 +1,19 @@
 /* The PC16550D: transmitter, receiver FIFO, interrupt identification, loop mode. */
 #include "devices/uart16550.h"
 
+#include "unit/fake_clock.h"
+
 #include <check.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { DATA, IER, IIR, LCR, MCR, LSR, MSR, SCR, FCR = IIR, DLL = DATA, DLM = IER };
 
-static uint64_t now_ns;
-static struct clock machine_clock;
+static struct fake_clock fake;
 static struct uart16550 uart;
 static bool irq4;
 static char sent[64];
 static size_t n_sent;
-
-static uint64_t read_now(void *ctx)
-{
-    (void)ctx;
-    return now_ns;
-}
 
 static void irq4_set(void *ctx, unsigned pin, bool level)
 {
@@ -39,12 +34,11 @@ static const struct board_host host = {.console_write = console_write};
 
 static void setup(void)
 {
-    now_ns = 0;
     irq4 = false;
     n_sent = 0;
     memset(sent, 0, sizeof(sent));
-    machine_clock = (struct clock){.now = read_now};
-    uart16550_init(&uart, &machine_clock, (struct irq_line){.set = irq4_set}, &host);
+    fake_clock_init(&fake);
+    uart16550_init(&uart, &fake.clock, (struct irq_line){.set = irq4_set}, &host);
 }
 
 static void out(unsigned reg, uint8_t value)
@@ -59,8 +53,7 @@ static uint8_t in(unsigned reg)
 
 static void pass(uint64_t ns)
 {
-    now_ns += ns;
-    clock_run(&machine_clock);
+    fake_clock_run_to(&fake, fake.now + ns);
 }
 
 static void receive(const char *text)
@@ -189,7 +182,7 @@ START_TEST(the_receiver_times_out_after_four_characters)
     out(FCR, 0xc1);
     out(IER, 0x01);
     receive("ab");
-    pass(4 * 86800); /* 4 x 10 bits at 115200 baud are 347.2 us */
+    pass(347200); /* 4 x 10 bits at 115200 baud are 347.2 us */
     ck_assert(!irq4);
     pass(1000);
     ck_assert(irq4);
@@ -299,7 +292,7 @@ START_TEST(nothing_arrives_while_the_guest_sets_the_port_up)
     out(FCR, 0x07);
     pass(50000);
     ck_assert_uint_eq(uart16550_room(&uart), 0);
-    ck_assert_uint_eq(clock_next_deadline(&machine_clock), now_ns - 50000 + 86806);
+    ck_assert_uint_eq(clock_next_deadline(&fake.clock), fake.now - 50000 + 86806);
     pass(40000);
     ck_assert_uint_eq(uart16550_room(&uart), 16);
     out(IER, 0x01); /* later interrupt enables do not hold input back */
