@@ -7,10 +7,6 @@
  */
 #include "vcpu/internal.h"
 
-/* Family 6, model 1CH, stepping 10: an in-order Atom. It never speculated, so Linux leaves PTI, VERW and
- * retpolines off (arch/x86/kernel/cpu/common.c, cpu_vuln_whitelist). */
-#define SIGNATURE 0x000106ca
-
 /* Leaf 1, EDX */
 #define FEATURE_FPU   0x00000001u
 #define FEATURE_PSE   0x00000008u
@@ -53,7 +49,7 @@ struct cpuid_leaf {
 static const struct cpuid_leaf leaves[] = {
     /* The order of the vendor's parts is EBX, EDX, ECX: "Genu" "ineI" "ntel". */
     {0, LEAF_LAST_BASIC, TEXT('G', 'e', 'n', 'u'), TEXT('n', 't', 'e', 'l'), TEXT('i', 'n', 'e', 'I')},
-    {LEAF_FEATURES, SIGNATURE, CLFLUSH_LINE, FEATURE_HYPERVISOR, FEATURES},
+    {LEAF_FEATURES, VCPU_SIGNATURE, CLFLUSH_LINE, FEATURE_HYPERVISOR, FEATURES},
     {LEAF_LAST_BASIC, 0x00000001, 0, 0, 0}, /* caches and TLBs: nothing is said (null descriptors) */
     /* The hypervisor's own range, by convention: EBX, ECX, EDX. */
     {0x40000000, 0x40000000, TEXT('r', 'i', 'n', 'g'), TEXT('3', 0, 0, 0), 0},

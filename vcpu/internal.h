@@ -20,8 +20,7 @@
 
 #include "vcpu/vcpu.h"
 
-/* ---- the emulation routines: one for each name of the sensitive table's handlers --------------------------
- */
+/* ---- the emulation routines: one for each name of the sensitive table's handlers ---------------------- */
 
 #define SENSITIVE_HANDLER(name) enum outcome handle_##name(struct vcpu *vcpu, const struct insn *insn);
 #include "decode/sensitive_handlers.def"
@@ -33,8 +32,12 @@ static inline enum outcome vcpu_finish(struct vcpu *vcpu, const struct insn *ins
     return OUTCOME_DONE;
 }
 
-/* ---- memory (memory.c) ------------------------------------------------------------------------------------
- */
+/* What the processor calls itself, in CPUID leaf 1 and in EDX at reset. Family 6, model 1CH, stepping 10: an
+ * in-order Atom. It never speculated, so Linux leaves PTI, VERW and retpolines off
+ * (arch/x86/kernel/cpu/common.c, cpu_vuln_whitelist). */
+#define VCPU_SIGNATURE 0x000106cau
+
+/* ---- memory (memory.c) -------------------------------------------------------------------------------- */
 
 /* One access at a linear address with the rights that `kind` says, #AC for ACCESS_USER included. */
 enum outcome vcpu_access(struct vcpu *vcpu, gva_t linear, void *buf, unsigned size, unsigned kind);

@@ -110,7 +110,7 @@ enum outcome vcpu_stack_push_frame(struct vcpu *vcpu, struct stack *stack, const
         return outcome;
     }
     for (unsigned i = 0; i < n; i++)
-        memcpy(frame + bytes - (i + 1) * size, &values[i], size);
+        memcpy(frame + bytes - (size_t)(i + 1) * size, &values[i], size);
     outcome = vcpu_access(vcpu, stack->segment.base + bottom, frame, bytes,
                           ACCESS_WRITE | vcpu_access_rights(stack->cpl));
     if (outcome == OUTCOME_DONE)
@@ -139,7 +139,7 @@ enum outcome vcpu_stack_pop_frame(struct vcpu *vcpu, struct stack *stack, uint32
         return outcome;
     for (unsigned i = 0; i < n; i++) {
         values[i] = 0;
-        memcpy(&values[i], frame + i * size, size);
+        memcpy(&values[i], frame + (size_t)i * size, size);
     }
     move_pointer(stack, bytes);
     return OUTCOME_DONE;

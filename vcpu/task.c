@@ -159,7 +159,7 @@ static enum outcome save_old_task(struct vcpu *vcpu, const struct task_switch *t
         registers[1] &= ~EFLAGS_NT;
     memcpy(registers + 2, vcpu->gpr, sizeof vcpu->gpr);
     for (unsigned i = 0; i < N_REGISTERS; i++)
-        memcpy(image + i * format->width, &registers[i], format->width);
+        memcpy(image + (size_t)i * format->width, &registers[i], format->width);
     outcome = vcpu_write_system(vcpu, vcpu->tr.base + format->eip, image, N_REGISTERS * format->width);
 
     for (unsigned i = 0; i < format->n_segments && outcome == OUTCOME_DONE; i++)
@@ -181,7 +181,7 @@ static enum outcome read_new_task(struct vcpu *vcpu, const struct segment *tss, 
     for (unsigned i = 0; i < N_REGISTERS && outcome == OUTCOME_DONE; i++) {
         /* What the upper halves become is not written down; ones are what processors were seen to leave. */
         image->registers[i] = is_32bit || i < 2 ? 0 : 0xffff0000;
-        memcpy(&image->registers[i], bytes + i * format->width, format->width);
+        memcpy(&image->registers[i], bytes + (size_t)i * format->width, format->width);
     }
     for (unsigned i = 0; i < format->n_segments && outcome == OUTCOME_DONE; i++)
         outcome = vcpu_read_system(vcpu, tss->base + format->segments + i * format->width,

@@ -24,7 +24,7 @@ void vcpu_reset(struct vcpu *vcpu)
     void *machine = vcpu->machine;
 
     *vcpu = (struct vcpu){
-        .gpr[EDX] = 0x600, /* family 6, as CPUID says */
+        .gpr[EDX] = VCPU_SIGNATURE,
         .eip = 0xfff0,
         .eflags = EFLAGS_FIXED,
         .ldtr = {.limit = 0xffff, .attributes = SEGMENT_P | SYSTEM_LDT},
@@ -94,8 +94,7 @@ enum outcome vcpu_raise_debug(struct vcpu *vcpu, uint32_t dr6_bits)
     return OUTCOME_FAULT;
 }
 
-/* ---- interruptibility -----------------------------------------------------------------------------------
- */
+/* ---- interruptibility --------------------------------------------------------------------------------- */
 
 bool vcpu_accepts_interrupt(const struct vcpu *vcpu)
 {

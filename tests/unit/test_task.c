@@ -75,8 +75,7 @@ static void assert_in_task_b(const struct vcpu *vcpu)
     ck_assert(vcpu->cr0 & CR0_TS);
 }
 
-/* ---- the switch -------------------------------------------------------------------------------------------
- */
+/* ---- the switch --------------------------------------------------------------------------------------- */
 
 START_TEST(a_jump_to_a_tss_switches_tasks)
 {

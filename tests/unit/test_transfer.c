@@ -19,8 +19,7 @@ static void assert_at(const struct vcpu *vcpu, uint16_t cs, uint32_t eip, unsign
     ck_assert_uint_eq(vcpu->cpl, cpl);
 }
 
-/* ---- JMP and CALL to code -------------------------------------------------------------------------------
- */
+/* ---- JMP and CALL to code ----------------------------------------------------------------------------- */
 
 START_TEST(a_far_jump_changes_cs_and_eip_only)
 {
