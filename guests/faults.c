@@ -83,6 +83,8 @@ static void check_invalid_opcodes(void)
 enum { DR6_B0 = 1, DR6_BS = 1 << 14, DR7_L0 = 1, DR7_LEN4_WRITE = 0xd << 16 };
 
 CODE(single_step, "pushf\n\torl $0x100, (%esp)\n\tpopf\n\tnop\n\tnop")
+CODE(step_over_mov_ss,
+     "mov $0x10, %eax\n\tpushf\n\torl $0x100, (%esp)\n\tpopf\n\tmov %eax, %ss\n\tnop\n\tnop")
 USER_CODE(two_steps, "nop\n\tnop")
 CODE(store_eax, "mov %eax, (%ebx)\n\tnop")
 
@@ -94,6 +96,9 @@ static void check_debug(void)
     check_trap("#DB: TF traps after one more instruction", trap, VECTOR_DB, 0, single_step);
     check("#DB: with TF in the frame", trap.eflags & EFLAGS_TF);
     check("#DB: and BS in DR6", read_dr6() & DR6_BS);
+    trap = probe_kernel(step_over_mov_ss);
+    trap.eip -= 17;
+    check_trap("#DB: not between mov ss and the next instruction", trap, VECTOR_DB, 0, step_over_mov_ss);
     write_dr6(0);
     user_stack[1023] = (uintptr_t)user_return;
     trap = probe_user_with(two_steps, user_stack_top() - 4, EFLAGS_TF);

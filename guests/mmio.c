@@ -265,7 +265,7 @@ static bool same_outcome(const struct trap *on_device, const struct trap *on_mod
 
 static bool run_on_both(const struct snippet *s, uint32_t device, enum placement placement, uint32_t flags)
 {
-    volatile uint8_t *memory = (volatile uint8_t *)device;
+    volatile uint8_t *memory = memory_at(device);
 
     fill(model, 0x44);
     fill(other_ram, 0x47);

@@ -169,7 +169,7 @@ static void check_table_layouts(void)
     for (unsigned n = 0; n < 1024; n++)
         right = right && peek((uintptr_t)table + n * 4) == n * 0x01010101;
     check("a page table that is one no longer holds data", right);
-    memset((void *)frame(0), 0, PAGE_SIZE);
+    memset(memory_at(frame(0)), 0, PAGE_SIZE);
     poke(frame(0) + 4, frame(3) | RW);
     space[WINDOW >> 22] = frame(0) | RW;
     check_equal("data becomes a page table", peek(WINDOW + PAGE_SIZE), mark(3));

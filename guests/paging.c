@@ -77,8 +77,8 @@ static void check_execution(void)
 {
     static const uint8_t return_1[] = {0xb8, 1, 0, 0, 0, 0xc3}, return_2[] = {0xb8, 2, 0, 0, 0, 0xc3};
     frames_mark();
-    memcpy((void *)frame(0), return_1, sizeof return_1);
-    memcpy((void *)frame(1), return_2, sizeof return_2);
+    memcpy(memory_at(frame(0)), return_1, sizeof return_1);
+    memcpy(memory_at(frame(1)), return_2, sizeof return_2);
     map(WINDOW, frame(0), RO);
     check_equal("code in a frame runs", try_access(execute, WINDOW, 0).registers.eax, 1);
     map(WINDOW, frame(1), RO);
@@ -144,7 +144,7 @@ static void check_accessed_and_dirty(void)
 
     for (unsigned n = 0; n < 5; n++)
         map(WINDOW + n * PAGE_SIZE, frame(n), RW);
-    memset((void *)WINDOW, 0xaa, 4 * PAGE_SIZE);
+    memset(memory_at(WINDOW), 0xaa, 4 * PAGE_SIZE);
     bool all = true;
     for (unsigned n = 0; n < 4; n++)
         all = all && (*space_entry(space, WINDOW + n * PAGE_SIZE) & PTE_D);
@@ -255,7 +255,7 @@ static void check_large_pages(void)
     check("joined again: 1024 stores are where they belong", same);
 
     /* Without CR4.PSE the bit means nothing: the entry points to a page table, which we put there first. */
-    memset((void *)LARGE, 0, PAGE_SIZE);
+    memset(memory_at(LARGE), 0, PAGE_SIZE);
     poke(LARGE, frame(0) | RW);
     frames_mark();
     write_cr4(read_cr4() & ~(uint32_t)CR4_PSE);

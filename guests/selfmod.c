@@ -19,13 +19,14 @@ typedef uint32_t function(void);
 
 static uint32_t call(uint32_t address)
 {
-    return ((function *)address)();
+    function *code = memory_at(address);
+    return code();
 }
 
 /* mov $value, %eax; ret */
 static void write_function(uint32_t address, uint32_t value)
 {
-    volatile uint8_t *code = (volatile uint8_t *)address;
+    volatile uint8_t *code = memory_at(address);
     code[0] = MOV_EAX_IMM32;
     poke(address + 1, value);
     code[5] = RET;
@@ -114,25 +115,25 @@ static void check_generated_code(void)
     check("one of them changes", call(buffer + 16) == 12345);
     check("and the others do not", call(buffer) == 0 && call(buffer + 32) == 2);
 
-    memcpy((void *)(buffer + 0x800), (const void *)(buffer + 16), 6);
+    memcpy(memory_at(buffer + 0x800), memory_at(buffer + 16), 6);
     check_equal("a function copied by rep movsb", call(buffer + 0x800), 12345);
-    memset((void *)(buffer + 0x800), NOP, 8);
+    memset(memory_at(buffer + 0x800), NOP, 8);
     write_function(buffer + 0x808, 77);
     check_equal("filled with nops by rep stosb", call(buffer + 0x800), 77);
 
     uint32_t across = frame(1) - 3; /* the immediate lies in two pages */
     write_function(across, 0x11223344);
     check_equal("an instruction in two pages", call(across), 0x11223344);
-    *(volatile uint8_t *)frame(1) = 0x55;
+    memset(memory_at(frame(1)), 0x55, 1);
     check_equal("changed in the second", call(across), 0x11553344);
-    *(volatile uint8_t *)(frame(1) - 1) = 0x66;
+    memset(memory_at(frame(1) - 1), 0x66, 1);
     check_equal("changed in the first", call(across), 0x11556644);
 
     check_equal("a counter beside its code", probe_kernel(count_beside_code).registers.eax, 1000);
 
     /* Code that nobody could have seen before it ran: mov %cr0, %eax; ret. */
     static const uint8_t read_cr0_code[] = {0x0f, 0x20, 0xc0, RET};
-    memcpy((void *)buffer, read_cr0_code, sizeof read_cr0_code);
+    memcpy(memory_at(buffer), read_cr0_code, sizeof read_cr0_code);
     check_equal("a generated privileged instruction", call(buffer), read_cr0());
     write_function(buffer, 5);
     check_equal("replaced by an ordinary one", call(buffer), 5);

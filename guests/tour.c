@@ -76,7 +76,7 @@ __asm__(".section .user_text, \"ax\"\n"
 static void on_system_call(struct trap_frame *frame)
 {
     if (frame->eax == CALL_PRINT) {
-        print("      %s\n", (const char *)frame->ebx);
+        print("      %s\n", (const char *)memory_at(frame->ebx));
     } else {
         user_exited = frame->eax == CALL_EXIT;
         trap_set_handler(TOUR_SYSCALL, NULL); /* so that the probe below ends here: the kernel goes on */

@@ -140,6 +140,15 @@ static inline uint32_t read_fs32(uint32_t offset)
     return value;
 }
 
+/* The memory at an address held in an integer. The compiler learns nothing about where the pointer comes
+ * from. */
+static inline void *memory_at(uint32_t linear)
+{
+    void *pointer;
+    __asm__("" : "=r"(pointer) : "0"(linear));
+    return pointer;
+}
+
 /* Plain 32-bit accesses at an address held in an integer, which the compiler neither drops nor merges. */
 static inline uint32_t peek(uint32_t linear)
 {

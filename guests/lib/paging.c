@@ -22,7 +22,7 @@ pte *space_entry(pte *directory, uint32_t linear)
     pte *entry = &directory[linear >> 22];
     if (!(*entry & PTE_P))
         *entry = (uintptr_t)page_alloc() | PTE_P | PTE_W | PTE_U; /* the page table's entries decide */
-    pte *table = (pte *)(uintptr_t)(*entry & ~0xfffu);
+    pte *table = memory_at(*entry & ~0xfffu);
     return &table[linear >> 12 & 1023];
 }
 

@@ -24,7 +24,7 @@ void guest_setup(uint32_t magic, const struct multiboot_info *info)
     if (magic != LOADER_MAGIC)
         fail("started by something that is not a multiboot loader (eax=%08x)", magic);
     if (info->flags & INFO_COMMAND_LINE) {
-        const char *from = (const char *)(uintptr_t)info->command_line;
+        const char *from = memory_at(info->command_line);
         for (size_t i = 0; i < sizeof command_line - 1 && from[i] != '\0'; i++)
             command_line[i] = from[i];
     }
