@@ -19,6 +19,8 @@ struct screen_lines {
     char seen[SCREEN_ROWS][SCREEN_COLUMNS];         /* the text that is accounted for */
     bool is_shown[SCREEN_ROWS];                     /* of `seen` */
     unsigned row;                                   /* where the guest writes */
+    char full[SCREEN_COLUMNS];                      /* its text when some was last added to it */
+    unsigned cursor_row;
     bool is_unsettled; /* the guest changed a row above: scrolling, clearing or painting, not yet known which
                         */
     bool has_changed;  /* since the last pause */
