@@ -15,8 +15,7 @@ static unsigned modrm_reg(const struct insn *insn)
     return insn->bytes[insn->modrm_offset] >> 3 & 7;
 }
 
-/* ---- GDTR, IDTR -----------------------------------------------------------------------------------------
- */
+/* ---- GDTR, IDTR --------------------------------------------------------------------------------------- */
 
 #define GROUP7_SGDT 0u /* SIDT 1 */
 #define GROUP7_LGDT 2u /* LIDT 3 */
@@ -57,8 +56,7 @@ enum outcome handle_store_table(struct vcpu *vcpu, const struct insn *insn)
     return outcome == OUTCOME_DONE ? vcpu_finish(vcpu, insn) : outcome;
 }
 
-/* ---- LDTR, TR -------------------------------------------------------------------------------------------
- */
+/* ---- LDTR, TR ----------------------------------------------------------------------------------------- */
 
 #define GROUP6_SLDT 0u /* STR 1 */
 #define GROUP6_LLDT 2u /* LTR 3 */
@@ -122,8 +120,7 @@ enum outcome handle_store_system(struct vcpu *vcpu, const struct insn *insn)
     return outcome == OUTCOME_DONE ? vcpu_finish(vcpu, insn) : outcome;
 }
 
-/* ---- asking about a descriptor ----------------------------------------------------------------------------
- */
+/* ---- asking about a descriptor ------------------------------------------------------------------------ */
 
 #define OPCODE_LAR  0x02u /* LSL 03 */
 #define GROUP6_VERR 4u    /* VERW 5 */

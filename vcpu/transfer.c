@@ -49,8 +49,7 @@ static void push_return_address(const struct vcpu *vcpu, const struct transfer *
     entry->frame[entry->n++] = transfer->return_eip;
 }
 
-/* ---- real and virtual-8086 mode --------------------------------------------------------------------------
- */
+/* ---- real and virtual-8086 mode ----------------------------------------------------------------------- */
 
 static enum outcome transfer_to_paragraph(struct vcpu *vcpu, const struct transfer *transfer)
 {
