@@ -44,18 +44,17 @@ enum outcome vcpu_emulate(struct vcpu *vcpu, const struct insn *insn)
     else
         outcome = ordinary_emulate(vcpu, insn);
 
-    switch (outcome) {
-    case OUTCOME_DONE:
-        break;
-    case OUTCOME_PARTIAL:
-        vcpu->eflags |= EFLAGS_RF;
-        break;
-    default: /* as if it had not begun */
+    if (outcome == OUTCOME_DONE || outcome == OUTCOME_PARTIAL) {
+        if (outcome == OUTCOME_PARTIAL)
+            vcpu->eflags |= EFLAGS_RF;
+        return (old_eflags & EFLAGS_TF) ? trap_single_step(vcpu, insn, outcome) : outcome;
+    }
+    /* As if it had not begun; but a trap (of a task switch) comes after its instruction. */
+    if (outcome != OUTCOME_FAULT || !vcpu->fault.is_trap) {
         vcpu->eflags |= old_eflags & EFLAGS_RF;
         vcpu->interrupt_shadow = old_shadow;
-        return outcome;
     }
-    return (old_eflags & EFLAGS_TF) ? trap_single_step(vcpu, insn, outcome) : outcome;
+    return outcome;
 }
 
 bool vcpu_can_emulate(const struct insn *insn)
