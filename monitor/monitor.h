@@ -38,8 +38,9 @@ enum exit_reason {
 struct vm_exit {
     enum exit_reason reason;
     struct fault fault;
-    uint64_t host_ns; /* machine-independent cost: when the guest stopped (monotonic host ns), if vm->timed;
-                         else 0 */
+    /* Only if vm->timed, else 0: the host's time (monotonic ns) when the guest was entered, and when it had
+     * stopped and its state was in the engine's hands. */
+    uint64_t entered_ns, host_ns;
 };
 
 /* What was done about it: DISPOSITION(enumerator, name) */
@@ -65,6 +66,14 @@ const char *stop_reason_name(enum stop_reason reason);
 
 /* ---- engines ----------------------------------------------------------------------------------------- */
 
+/* What the engine has made the real CPU hold for the guest; only the stepper looks. */
+struct real_registers {
+    uint8_t cpl;
+    uint32_t eflags;
+    struct segment segment[SEG_COUNT]; /* host selectors and descriptors */
+    bool is_loaded[SEG_COUNT];         /* false: it is made when the guest is entered next */
+};
+
 struct engine {
     const char *name; /* as in --engine */
     /* Called once, before the guest starts and before the sandbox closes. NULL: one line in `error`. */
@@ -78,6 +87,10 @@ struct engine {
     uint64_t (*host_ns)(void);
     /* Arms the host timer so that run() returns EXIT_INTERRUPTED no later than `host_ns` (0: disarm). */
     void (*arm)(void *state, uint64_t host_ns);
+    /* For the stepper; either may be NULL. What the CPU holds while the guest runs; in one line, by what way
+     * the last exit came. */
+    void (*registers)(void *state, struct real_registers *real);
+    void (*describe_exit)(void *state, char *text, size_t size);
 };
 
 /* ---- events: one for each exit and each interrupt, for the trace, the statistics and the stepper --------
@@ -93,6 +106,7 @@ enum note_kind {
     NOTE_UNKNOWN_MSR,  /* address = index, flag = is_write, value */
     NOTE_LINE,         /* name, address = pin, flag = level */
     NOTE_SHADOW,       /* change, address = first gva, size = pages */
+    NOTE_HOLE, /* a segment load that the host did not trap, made up for now: name = register, address = selector */
 };
 
 struct note {
@@ -126,6 +140,8 @@ struct vm_event {
     /* Host cost in ns (when vm->timed): from the guest stopping to the exit being in the monitor's hands,
      * handling. */
     uint64_t capture_ns, handle_ns;
+    /* Likewise: from the entry into the guest to its state being in the engine's hands. */
+    uint64_t guest_ns;
 };
 
 struct vm_observer {
@@ -134,6 +150,15 @@ struct vm_observer {
 };
 
 #define VM_MAX_OBSERVERS 4
+
+/* A debugger stands between the loop and the engine. What it causes (single steps, pages it holds) is no exit
+ * of the machine: nothing is handled, no event is made, no virtual time passes. */
+struct vm_debugger {
+    void (*enter)(void *ctx, struct vm *vm); /* just before the guest runs; may set vm->single_step */
+    /* Just after. true: this exit is the debugger's own, and its business is done. */
+    bool (*leave)(void *ctx, struct vm *vm, const struct vm_exit *exit);
+    void *ctx;
+};
 
 /* ---- the machine ------------------------------------------------------------------------------------- */
 
@@ -204,6 +229,7 @@ struct vm {
     struct vm_observer observer[VM_MAX_OBSERVERS];
     unsigned n_observers;
     struct vm_event event; /* being built; only when there are observers */
+    const struct vm_debugger *debugger; /* NULL: none */
 };
 
 /* false: one line in `error`. vm is the caller's memory, zeroed here. */

@@ -166,6 +166,10 @@ static void format_note(const struct note *note, char *text, size_t size)
         snprintf(text, size, "line %s.%llu %s", note->name, (unsigned long long)note->address,
                  note->flag ? "high" : "low");
         break;
+    case NOTE_HOLE:
+        snprintf(text, size, "hole: %s was loaded with %04llx and nothing trapped", note->name,
+                 (unsigned long long)note->address);
+        break;
     case NOTE_SHADOW:
         snprintf(text, size, "shadow %s %08llx+%u", shadow_change_names[note->change],
                  (unsigned long long)note->address, note->size);

@@ -144,3 +144,21 @@ void segment_drop_inaccessible(struct vcpu *vcpu, unsigned cpl)
             *segment = segment_null(0);
     }
 }
+
+enum outcome vcpu_load_segment(struct vcpu *vcpu, enum segment_index index, uint16_t selector)
+{
+    struct segment segment;
+    enum outcome outcome = segment_check_load(vcpu, index, selector, &segment);
+
+    if (outcome == OUTCOME_DONE)
+        vcpu->segment[index] = segment;
+    return outcome;
+}
+
+const char *vcpu_segment_name(enum segment_index index)
+{
+    static const char *const names[SEG_COUNT] = {
+        [SEG_ES] = "es", [SEG_CS] = "cs", [SEG_SS] = "ss", [SEG_DS] = "ds", [SEG_FS] = "fs", [SEG_GS] = "gs"};
+
+    return names[index];
+}

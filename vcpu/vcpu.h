@@ -194,6 +194,10 @@ bool vcpu_accepts_interrupt(const struct vcpu *vcpu);
 bool vcpu_accepts_nmi(const struct vcpu *vcpu);
 const char *vcpu_exception_name(unsigned vector); /* "#GP" */
 
+/* Loads ES, SS, DS, FS or GS with every check of MOV Sreg. DONE, or FAULT with nothing changed. */
+enum outcome vcpu_load_segment(struct vcpu *vcpu, enum segment_index index, uint16_t selector);
+const char *vcpu_segment_name(enum segment_index index); /* "ds" */
+
 /* ---- helpers for engines and monitor ------------------------------------------------------------------- */
 
 enum outcome vcpu_raise(struct vcpu *vcpu, int vector); /* no error code */
