@@ -73,8 +73,9 @@ static enum disposition emulate(struct vm *vm, const struct fault *unknown)
     return DISPOSITION_STOPPED;
 }
 
-/* Processors look further ahead than the SDM says when they run a sensitive instruction (a far return to a lower
- * privilege level reads the outer stack before it refuses): whether its fault counts is the emulator's to say. */
+/* Processors look further ahead than the SDM says when they run a sensitive instruction (a far return to a
+ * lower privilege level reads the outer stack before it refuses): whether its fault counts is the emulator's
+ * to say. */
 static bool is_sensitive_at_eip(struct vm *vm)
 {
     const struct insn *insn;
@@ -170,9 +171,12 @@ void vm_event_begin(struct vm *vm, const struct vm_exit *exit)
     event->time = machine_now(vm);
     event->before = vm->vcpu;
     event->has_insn = event->is_patched = false;
-    event->capture_ns = event->handle_ns = vm->timed ? vm->engine->host_ns() : 0;
-    if (vm->timed && exit->host_ns != 0)
-        event->capture_ns -= exit->host_ns;
+    event->handle_ns = vm->timed ? vm->engine->host_ns() : 0; /* for now, when it began */
+    event->capture_ns = event->guest_ns = 0;
+    if (vm->timed && exit->host_ns != 0) {
+        event->capture_ns = event->handle_ns - exit->host_ns;
+        event->guest_ns = exit->host_ns - exit->entered_ns;
+    }
 }
 
 void vm_event_end(struct vm *vm, enum disposition disposition)

@@ -155,13 +155,33 @@ static void pass_virtual_time(struct vm *vm, const struct vm_exit *exit)
         vm->attention = 1;
 }
 
+/* Runs the guest until it exits. false: the exit is the debugger's, not the machine's. */
+static bool run_guest(struct vm *vm, struct vm_exit *exit)
+{
+    const struct vm_debugger *debugger = vm->debugger;
+    uint32_t entry_eip = vm->vcpu.eip;
+    bool is_held = is_held_by_shadow(vm), is_stepping;
+
+    if (debugger != NULL)
+        debugger->enter(debugger->ctx, vm);
+    is_stepping = vm->single_step;
+    vm->single_step = is_stepping || is_held;
+    vm->engine->run(vm->engine_state, exit);
+    vm->single_step = is_stepping;
+    end_interrupt_shadow(vm, entry_eip);
+    if (debugger == NULL || !debugger->leave(debugger->ctx, vm, exit))
+        return true;
+    if (is_held && exit->reason == EXIT_STEP)
+        return true;             /* without a debugger the machine would have made this step as well */
+    vm->spin_exits = UINT64_MAX; /* a guest that is being stepped does not spin */
+    return false;
+}
+
 /* ---- the loop ------------------------------------------------------------------------------------------ */
 
 void vm_run_once(struct vm *vm)
 {
     struct vm_exit exit;
-    uint32_t entry_eip;
-    bool one_instruction;
 
     if (vm->attention)
         attend(vm);
@@ -175,13 +195,8 @@ void vm_run_once(struct vm *vm)
     if (vm->deadline_moved)
         arm_host_timer(vm);
 
-    entry_eip = vm->vcpu.eip;
-    one_instruction = !vm->single_step && is_held_by_shadow(vm);
-    vm->single_step |= one_instruction;
-    vm->engine->run(vm->engine_state, &exit);
-    vm->single_step ^= one_instruction;
-    end_interrupt_shadow(vm, entry_eip);
-
+    if (!run_guest(vm, &exit))
+        return;
     vm_handle_exit(vm, &exit);
     pass_virtual_time(vm, &exit);
     vm_check_shadow(vm);

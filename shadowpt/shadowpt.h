@@ -165,6 +165,10 @@ struct shadow_mapping {
     bool write, user, global;
 };
 bool shadow_find(const struct shadow *shadow, gva_t gva, struct shadow_mapping *mapping);
+/* For a debugger: instructions on the page of gva cannot be fetched, and the attempt is a #PF with PF_FETCH, until
+ * they are allowed again, which must be before anything else is asked of the shadow. Nothing the guest sees changes.
+ * false: the page is not mapped now. */
+bool shadow_allow_fetch(struct shadow *shadow, gva_t gva, bool is_allowed);
 const struct shadow_stats *shadow_stats(const struct shadow *shadow);
 bool shadow_uses_userfaultfd(const struct shadow *shadow);
 /* Checks every mapping against the guest's tables and the host's. false: one line in `error`. To be called at each

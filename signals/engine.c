@@ -18,8 +18,10 @@
 
 #include "signals/crash.h"
 #include "signals/frame.h"
-#include "signals/ldt.h"
+#include "signals/mirror.h"
+#include "signals/native_load.h"
 #include "signals/signals.h"
+#include "signals/step.h"
 #include "signals/world.h"
 #include "vcpu/fail.h"
 
@@ -44,16 +46,13 @@
 
 struct trap_state {
     struct vm *vm;
-    struct ldt ldt;
+    struct mirror mirror;
     timer_t timer;
     bool has_timer, is_started;
     void *stack;
-    /* What the host segments were made from; nothing is done while it still holds. */
-    struct segment mirrored[SEG_COUNT];
-    uint16_t selector[SEG_COUNT];
-    uint64_t reach; /* the user view's limit then; 1<<32 in the kernel view */
-    bool is_user;
-    bool has_mirror;
+    bool is_user; /* the view that the window and the mirror have */
+    struct step step;
+    bool is_exit_signal; /* the last exit came by a signal: trap_world tells of it */
 };
 
 static bool vector_has_error(int vector)
@@ -63,57 +62,6 @@ static bool vector_has_error(int vector)
 }
 
 /* ---- into the guest ------------------------------------------------------------------------------------ */
-
-static bool segment_equal(const struct segment *a, const struct segment *b)
-{
-    return a->base == b->base && a->limit == b->limit && a->attributes == b->attributes &&
-           a->selector == b->selector;
-}
-
-/* A segment register that holds nothing usable: the guest's use of it must fault, as it does through a null
- * selector. SS cannot be null in compat mode at CPL 3, so it gets a descriptor without a valid offset. */
-static uint16_t mirror_unusable(struct trap_state *state, int index, bool *is_new)
-{
-    static const struct segment nothing = {.attributes = SEGMENT_DB | SEGMENT_WRITABLE, .base = 1};
-    struct ldt_descriptor descriptor;
-
-    if (index != SEG_SS)
-        return 0;
-    ldt_mirror(&nothing, 0, 0, &descriptor);
-    return ldt_load(&state->ldt, &descriptor, is_new);
-}
-
-static void mirror_segments(struct trap_state *state, const struct vcpu *vcpu, uint64_t reach)
-{
-    bool is_same_view = state->has_mirror && state->reach == reach;
-    bool is_new = false;
-
-    if (is_same_view) {
-        int i = 0;
-
-        while (i < SEG_COUNT && segment_equal(&state->mirrored[i], &vcpu->segment[i]))
-            i++;
-        if (i == SEG_COUNT)
-            return;
-    }
-    ldt_begin(&state->ldt);
-    for (int i = 0; i < SEG_COUNT; i++) {
-        const struct segment *segment = &vcpu->segment[i];
-        struct ldt_descriptor descriptor;
-
-        if ((segment->attributes & SEGMENT_P) == 0) {
-            state->selector[i] = mirror_unusable(state, i, &is_new);
-        } else {
-            ldt_mirror(segment, WINDOW_BIAS, reach, &descriptor);
-            state->selector[i] = ldt_load(&state->ldt, &descriptor, &is_new);
-        }
-        state->mirrored[i] = *segment;
-    }
-    state->reach = reach;
-    state->has_mirror = true;
-    if (is_new)
-        trap_world.reload = 1;
-}
 
 static void exit_with_fetch_fault(struct vm_exit *exit, gva_t address, bool is_user)
 {
@@ -134,6 +82,7 @@ static bool prepare(struct trap_state *state, struct vm_exit *exit)
     gva_t linear = code->base + vcpu->eip;
     bool is_user = vcpu->cpl == 3;
     uint64_t reach = UINT64_C(1) << 32;
+    bool is_new = false;
 
     *exit = (struct vm_exit){.reason = EXIT_INTERRUPTED};
     if (!vcpu_is_protected(vcpu) || vcpu_is_v8086(vcpu)) {
@@ -150,7 +99,7 @@ static bool prepare(struct trap_state *state, struct vm_exit *exit)
                 "the guest loaded a 16-bit stack segment, which the trap engine cannot enter");
         return false;
     }
-    if (is_user != state->is_user || !state->has_mirror) {
+    if (is_user != state->is_user || !state->mirror.is_valid) {
         shadow_set_view(vm->shadow, vcpu, is_user);
         state->is_user = is_user;
     }
@@ -175,8 +124,22 @@ static bool prepare(struct trap_state *state, struct vm_exit *exit)
             reach = shadow_user_limit(vm->shadow);
         }
     }
-    mirror_segments(state, vcpu, reach);
+    mirror_load(&state->mirror, vcpu, reach, &is_new);
+    if (is_new)
+        trap_world.reload = 1;
     return true;
+}
+
+static uint32_t native_flags(const struct vm *vm)
+{
+    const struct vcpu *vcpu = &vm->vcpu;
+    uint32_t flags = (vcpu->eflags & (NATIVE_FLAGS | EFLAGS_RF)) | EFLAGS_IF | EFLAGS_FIXED;
+
+    if ((vcpu->eflags & EFLAGS_AC) && (vcpu->cr0 & CR0_AM) && vcpu->cpl == 3)
+        flags |= EFLAGS_AC;
+    if (vm->single_step)
+        flags |= EFLAGS_TF;
+    return flags;
 }
 
 static void enter_state(struct trap_state *state)
@@ -184,67 +147,30 @@ static void enter_state(struct trap_state *state)
     const struct vm *vm = state->vm;
     const struct vcpu *vcpu = &vm->vcpu;
     struct world *world = &trap_world;
-    uint32_t flags = (vcpu->eflags & (NATIVE_FLAGS | EFLAGS_RF)) | EFLAGS_IF | EFLAGS_FIXED;
 
-    if ((vcpu->eflags & EFLAGS_AC) && (vcpu->cr0 & CR0_AM) && vcpu->cpl == 3)
-        flags |= EFLAGS_AC;
-    if (vm->single_step)
-        flags |= EFLAGS_TF;
     memcpy(world->gpr, vcpu->gpr, sizeof world->gpr);
     world->iret.rip = vcpu->eip;
-    world->iret.cs = state->selector[SEG_CS];
-    world->iret.rflags = flags;
+    world->iret.cs = state->mirror.selector[SEG_CS];
+    world->iret.rflags = native_flags(vm);
     world->iret.rsp = vcpu->gpr[ESP];
-    world->iret.ss = state->selector[SEG_SS];
-    world->ds = state->selector[SEG_DS];
-    world->es = state->selector[SEG_ES];
-    world->fs = state->selector[SEG_FS];
-    world->gs = state->selector[SEG_GS];
+    world->iret.ss = state->mirror.selector[SEG_SS];
+    world->ds = state->mirror.selector[SEG_DS];
+    world->es = state->mirror.selector[SEG_ES];
+    world->fs = state->mirror.selector[SEG_FS];
+    world->gs = state->mirror.selector[SEG_GS];
     world->timed = vm->timed;
 }
 
 /* ---- out of the guest ---------------------------------------------------------------------------------- */
 
-/* The guest loaded a segment register natively, with a selector that the host accepts: a hole. The vcpu
- * follows what the CPU did, so that the hole shows its full consequence (a host-flat segment does not carry
- * the bias). */
-static bool follow_native_load(struct trap_state *state, int index, uint16_t selector)
-{
-    struct segment *segment = &state->vm->vcpu.segment[index];
-    const struct ldt_descriptor *mirror = ldt_find(&state->ldt, selector);
-
-    memset(segment, 0, sizeof *segment);
-    segment->selector = selector;
-    if (mirror != NULL) {
-        segment->base = mirror->base - WINDOW_BIAS;
-        segment->limit = mirror->is_paged ? mirror->limit << PAGE_SHIFT | PAGE_MASK : mirror->limit;
-        segment->attributes =
-            (uint16_t)(SEGMENT_P | SEGMENT_S | SEGMENT_DPL | SEGMENT_ACCESSED |
-                       (mirror->is_code ? SEGMENT_CODE : 0) | (mirror->is_down ? SEGMENT_DOWN : 0) |
-                       (mirror->is_restricted ? 0 : SEGMENT_WRITABLE) | (mirror->is_32bit ? SEGMENT_DB : 0) |
-                       (mirror->is_paged ? SEGMENT_G : 0));
-    } else if (selector == HOST_CS_COMPAT || selector == HOST_DS) {
-        segment->base = 0u - WINDOW_BIAS;
-        segment->limit = UINT32_MAX;
-        segment->attributes =
-            (uint16_t)(SEGMENT_P | SEGMENT_S | SEGMENT_DPL | SEGMENT_ACCESSED | SEGMENT_WRITABLE |
-                       SEGMENT_DB | SEGMENT_G | (selector == HOST_CS_COMPAT ? SEGMENT_CODE : 0));
-    } else {
-        return (selector & ~SELECTOR_RPL) ==
-               0; /* null is a legal state of DS ES FS GS, anything else is not ours */
-    }
-    return true;
-}
-
-/* Copies the captured state to the vcpu. false: the guest left the segments in a state that cannot be
- * followed. */
-static bool leave_state(struct trap_state *state)
+/* Copies the captured state to the vcpu. */
+static void leave_state(struct trap_state *state)
 {
     struct vm *vm = state->vm;
     struct vcpu *vcpu = &vm->vcpu;
     const struct world *world = &trap_world;
     const struct {
-        int index;
+        enum segment_index index;
         uint16_t selector;
     } now[] = {{SEG_SS, (uint16_t)world->iret.ss},
                {SEG_DS, world->ds},
@@ -253,7 +179,7 @@ static bool leave_state(struct trap_state *state)
                {SEG_GS, world->gs}};
     uint32_t native = NATIVE_FLAGS;
 
-    if (vm->single_step)
+    if (vm->single_step && !step_loads_flags(&state->step))
         native &= ~EFLAGS_TF; /* TF is ours, the guest's is virtual */
     memcpy(vcpu->gpr, world->gpr, sizeof world->gpr);
     vcpu->gpr[ESP] = (uint32_t)world->iret.rsp;
@@ -261,19 +187,11 @@ static bool leave_state(struct trap_state *state)
     vcpu->eflags =
         (vcpu->eflags & ~(native | EFLAGS_RF)) | ((uint32_t)world->iret.rflags & native) | EFLAGS_FIXED;
     for (size_t i = 0; i < sizeof now / sizeof now[0]; i++) {
-        if (now[i].selector == state->selector[now[i].index])
+        if (now[i].selector == state->mirror.selector[now[i].index])
             continue;
-        if (!follow_native_load(state, now[i].index, now[i].selector)) {
-            vm_stop(vm, STOP_IMPOSSIBLE,
-                    "the guest loaded the host's selector %04x into a segment register, and the CPU did not "
-                    "trap it "
-                    "(a virtualization hole; --holes patch closes it)",
-                    now[i].selector);
-            return false;
-        }
-        state->has_mirror = false;
+        native_load_follow(vm, &state->mirror.ldt, state->mirror.bias, now[i].index, now[i].selector);
+        state->mirror.is_valid = false;
     }
-    return true;
 }
 
 /* A system call instruction in 32-bit code, kept from the host kernel by the sandbox. After int 0x80 EIP and
@@ -287,7 +205,7 @@ static void classify_host_call(struct trap_state *state, struct vm_exit *exit)
     uint8_t bytes[2];
     gva_t start = vcpu->segment[SEG_CS].base + vcpu->eip - sizeof int_0x80;
 
-    if (trap_world.iret.cs == state->selector[SEG_CS] &&
+    if (trap_world.iret.cs == state->mirror.selector[SEG_CS] &&
         vm_peek(vm, start, bytes, sizeof bytes) == sizeof bytes &&
         memcmp(bytes, int_0x80, sizeof bytes) == 0) {
         vcpu->eip -= sizeof int_0x80; /* to the instruction, as for every fault */
@@ -310,7 +228,7 @@ static void classify_fault(struct trap_state *state, struct vm_exit *exit)
         classify_host_call(state, exit);
         return;
     }
-    if ((uint16_t)world->iret.cs != state->selector[SEG_CS]) {
+    if ((uint16_t)world->iret.cs != state->mirror.selector[SEG_CS]) {
         vm_stop(vm, STOP_IMPOSSIBLE,
                 "the guest reached the host's code segment %04x by a far branch that the CPU did not trap (a "
                 "virtualization hole)",
@@ -330,7 +248,7 @@ static void classify_fault(struct trap_state *state, struct vm_exit *exit)
             (world->error & (PF_WRITE | PF_FETCH | PF_PRESENT)) | (vcpu->cpl == 3 ? PF_USER : 0);
         break;
     case EXCEPTION_DB:
-        if (vm->single_step && (vcpu->eflags & EFLAGS_TF) == 0)
+        if (vm->single_step && !state->step.guest_tf)
             exit->reason = EXIT_STEP;
         break;
     case EXCEPTION_AC:
@@ -366,21 +284,57 @@ static void start(struct trap_state *state)
 static void trap_run(void *opaque, struct vm_exit *exit)
 {
     struct trap_state *state = opaque;
+    struct vm *vm = state->vm;
     int how;
 
     if (!state->is_started)
         start(state);
+    state->is_exit_signal = false;
     if (!prepare(state, exit))
         return;
+    if (vm->single_step)
+        step_begin(&state->step, vm);
     enter_state(state);
+    exit->entered_ns = vm->timed ? frame_host_ns() : 0;
     how = trap_enter(&trap_world);
     if (how == WORLD_ABORTED)
         return;
     exit->host_ns = trap_world.capture_ns;
-    if (!leave_state(state))
-        return;
+    state->is_exit_signal = true;
+    if (vm->single_step)
+        step_end(&state->step, how == WORLD_FAULTED && trap_world.trapno == EXCEPTION_DB);
+    leave_state(state);
+    if (vm->single_step)
+        step_hide_flag(&state->step, vm);
     if (how == WORLD_FAULTED)
         classify_fault(state, exit);
+}
+
+/* ---- for the stepper ----------------------------------------------------------------------------------- */
+
+static void trap_registers(void *opaque, struct real_registers *real)
+{
+    const struct trap_state *state = opaque;
+    const struct vm *vm = state->vm;
+    bool is_user = vm->vcpu.cpl == 3;
+
+    real->cpl = 3;
+    real->eflags = native_flags(vm);
+    mirror_describe(&state->mirror, &vm->vcpu, is_user ? shadow_user_limit(vm->shadow) : UINT64_C(1) << 32,
+                    real);
+}
+
+static void trap_describe_exit(void *opaque, char *text, size_t size)
+{
+    const struct trap_state *state = opaque;
+    const struct world *world = &trap_world;
+
+    if (!state->is_exit_signal)
+        snprintf(text, size, "no signal: the engine saw it before it entered the guest");
+    else
+        snprintf(text, size, "SIG%s, trap number %d, error code %04x, CS:EIP %04x:%08x on the host",
+                 sigabbrev_np(world->signo), world->trapno, world->error, (unsigned)world->iret.cs & 0xffff,
+                 (uint32_t)world->iret.rip);
 }
 
 static struct shadow_window trap_window(void *opaque)
@@ -468,6 +422,7 @@ static void *trap_create(struct vm *vm, char *error, size_t error_size)
         return NULL;
     }
     state->vm = vm;
+    state->mirror.bias = WINDOW_BIAS;
     syscall(SYS_arch_prctl, ARCH_GET_FS, &fs_base);
     trap_world = (struct world){.host_fs_base = fs_base,
                                 .fpu = vm->vcpu.fxsave,
@@ -493,4 +448,6 @@ const struct engine trap_engine = {
     .run = trap_run,
     .host_ns = frame_host_ns,
     .arm = trap_arm,
+    .registers = trap_registers,
+    .describe_exit = trap_describe_exit,
 };
