@@ -221,7 +221,11 @@ static bool replace_stack_pointer(const struct insn *insn, struct relocated *rel
 
 bool relocate_insn(const struct insn *insn, struct relocated *relocated)
 {
+    bool is_fpu = insn->sensitive != NULL && insn->sensitive->handler == HANDLE_fpu;
+
     *relocated = (struct relocated){.stand_in = -1};
+    if (insn->sensitive != NULL && !is_fpu)
+        return false;
     if (insn->opcode_map > 1) /* the profile ends before 0F 38 and 0F 3A */
         return false;
     append_prefixes(insn, relocated);
