@@ -41,6 +41,7 @@ static bool wait_for_output(void)
     return ok && !requests_is_stop_wanted();
 }
 
+/* When the run is to end and the reader keeps us waiting, the rest is lost. */
 static void write_out(struct console *console, const void *bytes, size_t n)
 {
     const uint8_t *next = bytes, *end = next + n;
@@ -48,17 +49,18 @@ static void write_out(struct console *console, const void *bytes, size_t n)
     while (next < end && console->write_errno == 0) {
         ssize_t written = write(STDOUT_FILENO, next, (size_t)(end - next));
 
-        if (written >= 0) {
+        if (written > 0)
             next += written;
-        } else if (errno == EINTR || errno == EAGAIN) {
-            if (errno == EAGAIN ? !wait_for_output() : requests_is_stop_wanted())
-                return; /* the reader keeps us waiting, and we are asked to end: the rest is lost */
-        } else {
+        else if (written < 0 && errno == EAGAIN && !wait_for_output())
+            return;
+        else if (written < 0 && errno != EAGAIN && errno != EINTR)
             console->write_errno = errno;
-            call_for_attention(console);
-        }
+        if (next < end && requests_is_stop_wanted())
+            return;
     }
-    if (n > 0)
+    if (console->write_errno != 0)
+        call_for_attention(console);
+    else if (n > 0)
         console->is_line_open = end[-1] != '\n';
 }
 
@@ -149,8 +151,13 @@ static size_t take_typed(struct console *console, uint8_t *bytes, size_t n)
 
 /* ---- waiting ------------------------------------------------------------------------------------------- */
 
+static bool is_called(const struct console *console)
+{
+    return console->attention != NULL && *console->attention != 0;
+}
+
 /* Until standard input has something (if `reads`), a signal, or the time is over. */
-static void wait_for_input(bool reads, uint64_t timeout_ns)
+static void wait_for_input(const struct console *console, bool reads, uint64_t timeout_ns)
 {
     struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
     struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / 1000000000u),
@@ -159,9 +166,10 @@ static void wait_for_input(bool reads, uint64_t timeout_ns)
 
     if (timeout_ns == 0)
         return;
-    /* A request that came before the wait must not be slept over: they are let in by ppoll alone. */
+    /* A request that came before the wait must not be slept over: from here on they are let in by ppoll
+     * alone. */
     requests_block(&old);
-    if (!requests_is_stop_wanted())
+    if (!is_called(console))
         ppoll(&input, reads ? 1 : 0, timeout_ns == UINT64_MAX ? NULL : &timeout, &old);
     sigprocmask(SIG_SETMASK, &old, NULL);
 }
@@ -177,19 +185,19 @@ static size_t read_terminal(struct console *console, uint8_t *bytes, size_t n, u
 {
     read_keys(console);
     if ((n == 0 || console->n_typed == 0) && !console->is_quit) {
-        wait_for_input(!console->is_over, timeout_ns);
+        wait_for_input(console, !console->is_over, timeout_ns);
         read_keys(console);
     }
     if (n > 0 && console->n_typed == 0 && console->is_over)
         return CONSOLE_OVER;
-    return take_typed(console, bytes, n);
+    return n == 0 ? 0 : take_typed(console, bytes, n);
 }
 
 static size_t read_stream(struct console *console, uint8_t *bytes, size_t n, uint64_t timeout_ns)
 {
     ssize_t got;
 
-    wait_for_input(n > 0 && !console->is_over, timeout_ns);
+    wait_for_input(console, n > 0 && !console->is_over, timeout_ns);
     if (n == 0)
         return 0;
     if (!console->is_over && !is_input_ready())
@@ -208,7 +216,7 @@ static size_t console_read(void *opaque, uint8_t *bytes, size_t n, uint64_t time
     if (!console->has_serial && console->uses_stdio)
         screen_lines_pause(&console->screen);
     if (!console->uses_stdio) {
-        wait_for_input(false, timeout_ns);
+        wait_for_input(console, false, timeout_ns);
         return n == 0 ? 0 : CONSOLE_OVER;
     }
     return terminal_is_raw() ? read_terminal(console, bytes, n, timeout_ns)
