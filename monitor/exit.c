@@ -10,6 +10,8 @@
 #include "monitor/fetch.h"
 #include "vcpu/fail.h"
 
+#define OPCODE_INT1 0xf1
+
 #define NAME_ROW(enumerator, name) [enumerator] = name,
 
 const char *exit_reason_name(enum exit_reason reason)
@@ -112,9 +114,17 @@ static void rewind_software_interrupt(struct vm *vm, uint8_t one_byte, uint8_t v
     vm->vcpu.eip -= bytes[1] == one_byte ? 1 : bytes[0] == 0xcd && bytes[1] == vector ? 2 : 0;
 }
 
-/* TF: a trap, after the instruction (SDM Vol 3B 17.3.1.4). */
-static enum disposition reflect_single_step(struct vm *vm)
+/* #DB comes from TF: a trap, after the instruction (SDM Vol 3B 17.3.1.4); or, with TF clear, from INT1 (F1),
+ * which some processors report at the instruction and some after it. */
+static enum disposition handle_debug(struct vm *vm, const struct vm_exit *exit)
 {
+    uint8_t byte = 0;
+
+    if ((vm->vcpu.eflags & EFLAGS_TF) == 0) {
+        if (vm_peek(vm, vm->vcpu.segment[SEG_CS].base + vm->vcpu.eip, &byte, 1) != 1 || byte != OPCODE_INT1)
+            vm->vcpu.eip--;
+        return emulate(vm, &exit->fault);
+    }
     vm->vcpu.dr[6] |= DR6_BS;
     return reflect(vm, &(struct fault){.vector = EXCEPTION_DB, .is_trap = true});
 }
@@ -137,7 +147,7 @@ static enum disposition handle_exception(struct vm *vm, const struct vm_exit *ex
         rewind_software_interrupt(vm, 0xce, EXCEPTION_OF);
         return emulate(vm, &exit->fault);
     case EXCEPTION_DB:
-        return reflect_single_step(vm);
+        return handle_debug(vm, exit);
     default:
         return reflect(vm, &exit->fault); /* #DE #BR #MF #AC #XM: the guest's own, as they are */
     }

@@ -6,6 +6,7 @@
 #define UNW_LOCAL_ONLY
 #include "signals/crash.h"
 
+#include <dlfcn.h>
 #include <libunwind.h>
 #include <stdarg.h>
 #include <stdbool.h>
@@ -21,15 +22,12 @@
 
 static const struct vcpu *crash_vcpu;
 
-extern const char __ehdr_start[] __attribute__((visibility("hidden")));
-
 void crash_set_vcpu(const struct vcpu *vcpu)
 {
     crash_vcpu = vcpu;
 }
 
-static void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static void say(const char *format, ...)
+static void __attribute__((format(printf, 1, 2))) say(const char *format, ...)
 {
     char line[256];
     va_list arguments;
@@ -52,6 +50,21 @@ static void say_guest(const struct vcpu *vcpu)
         vcpu->gpr[EDI]);
 }
 
+/* The module and the offset in it, and the function where it is exported: without opening a file, which the
+ * sandbox forbids by now. */
+static void say_place(int number, uintptr_t address)
+{
+    Dl_info info = {0};
+    const char *module = "?";
+
+    if (dladdr((void *)address, &info) != 0 && info.dli_fname != NULL) {
+        module = strrchr(info.dli_fname, '/');
+        module = module != NULL ? module + 1 : info.dli_fname;
+    }
+    say("  #%-2d %s+0x%lx%s%s\n", number, module, (unsigned long)(address - (uintptr_t)info.dli_fbase),
+        info.dli_sname ? " in " : "", info.dli_sname ? info.dli_sname : "");
+}
+
 static void say_backtrace(ucontext_t *uc)
 {
     unw_cursor_t cursor;
@@ -63,16 +76,12 @@ static void say_backtrace(ucontext_t *uc)
         return;
     }
     for (int i = 0; i < CRASH_MAX_FRAMES; i++) {
-        unw_word_t ip = 0, offset = 0;
-        char name[96];
+        unw_word_t ip = 0;
 
         unw_get_reg(&cursor, UNW_REG_IP, &ip);
         if (ip == 0)
             break;
-        if (unw_get_proc_name(&cursor, name, sizeof name, &offset) != 0)
-            strcpy(name, "?");
-        say("  #%-2d ring3+0x%lx %s+0x%lx\n", i, (unsigned long)(ip - (uintptr_t)__ehdr_start), name,
-            (unsigned long)offset);
+        say_place(i, ip);
         if (unw_step(&cursor) <= 0)
             break;
     }
@@ -84,9 +93,8 @@ void crash_report(int signo, const siginfo_t *info, ucontext_t *uc)
 
     if (is_crashing++)
         _exit(1); /* the report itself faulted: what is out is out */
-    say("ring3: the monitor itself faulted: %s (trap %d, error %#x) at ring3+0x%lx, address %p\n",
-        strsignal(signo), (int)uc->uc_mcontext.gregs[REG_TRAPNO], (unsigned)uc->uc_mcontext.gregs[REG_ERR],
-        (unsigned long)((uintptr_t)uc->uc_mcontext.gregs[REG_RIP] - (uintptr_t)__ehdr_start), info->si_addr);
+    say("ring3: the monitor itself faulted: %s (trap %d, error %#x), address %p\n", strsignal(signo),
+        (int)uc->uc_mcontext.gregs[REG_TRAPNO], (unsigned)uc->uc_mcontext.gregs[REG_ERR], info->si_addr);
     if (crash_vcpu != NULL)
         say_guest(crash_vcpu);
     say("monitor backtrace (resolve with: addr2line -fe ring3 0x...):\n");

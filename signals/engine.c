@@ -36,6 +36,7 @@
 
 #define ALTERNATE_STACK_SIZE (256ul << 10)
 #define HWCAP2_FSGSBASE_BIT  2
+#define VDSO_MAX_SIZE        0x4000u
 
 /* EFLAGS bits that the CPU keeps for us; the others are virtual. AC is added where the guest enabled it. RF
  * goes in, but does not come back: the CPU sets it in the image that every fault saves, and it is 0 once an
@@ -194,6 +195,22 @@ static void leave_state(struct trap_state *state)
     }
 }
 
+static void stop_at_lost_call(struct vm *vm)
+{
+    vm_stop(vm, STOP_IMPOSSIBLE,
+            "the guest executed sysenter or syscall, which this host's kernel took and whose return address "
+            "it lost "
+            "(a virtualization hole: `ring3 check` finds it, --holes patch closes it)");
+}
+
+/* sysenter or syscall with an ESP that the kernel cannot read fails there and then: no SIGSYS, but 32-bit
+ * code resumed at the vDSO's landing pad, with the upper half of its address gone. */
+static bool is_landing_pad(const struct world *world)
+{
+    return (world->iret.cs & 0xffff) == HOST_CS_COMPAT &&
+           (uint32_t)world->iret.rip - (uint32_t)getauxval(AT_SYSINFO_EHDR) < VDSO_MAX_SIZE;
+}
+
 /* A system call instruction in 32-bit code, kept from the host kernel by the sandbox. After int 0x80 EIP and
  * CS are the guest's; after sysenter or syscall the kernel has put its own landing pad there, and the guest's
  * EIP is lost. */
@@ -212,10 +229,7 @@ static void classify_host_call(struct trap_state *state, struct vm_exit *exit)
         exit->reason = EXIT_HOST_CALL;
         return;
     }
-    vm_stop(vm, STOP_IMPOSSIBLE,
-            "the guest executed sysenter or syscall, which this host's kernel took and whose return address "
-            "it lost "
-            "(a virtualization hole: `ring3 check` finds it, --holes patch closes it)");
+    stop_at_lost_call(vm);
 }
 
 static void classify_fault(struct trap_state *state, struct vm_exit *exit)
@@ -226,6 +240,10 @@ static void classify_fault(struct trap_state *state, struct vm_exit *exit)
 
     if (world->signo == SIGSYS) {
         classify_host_call(state, exit);
+        return;
+    }
+    if (is_landing_pad(world)) {
+        stop_at_lost_call(vm);
         return;
     }
     if ((uint16_t)world->iret.cs != state->mirror.selector[SEG_CS]) {
