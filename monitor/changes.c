@@ -10,35 +10,27 @@
 enum field_kind { FIELD_HEX8, FIELD_HEX16, FIELD_HEX32, FIELD_HEX64, FIELD_BITS };
 
 struct field {
-    const char *name;
+    const char *name; /* followed by a number where there are several */
     size_t offset;
     enum field_kind kind;
-    uint32_t mask; /* FIELD_BITS: shown shifted down, in decimal */
+    uint32_t mask;  /* FIELD_BITS: shown shifted down, in decimal */
+    unsigned count; /* so many in a row */
 };
 
-#define HEX8(name, member)                                                                                   \
+#define FIELD(name, member, kind, mask, count)                                                               \
     {                                                                                                        \
-        name, offsetof(struct vcpu, member), FIELD_HEX8, 0                                                   \
+        name, offsetof(struct vcpu, member), kind, mask, count                                               \
     }
-#define HEX16(name, member)                                                                                  \
-    {                                                                                                        \
-        name, offsetof(struct vcpu, member), FIELD_HEX16, 0                                                  \
-    }
-#define HEX32(name, member)                                                                                  \
-    {                                                                                                        \
-        name, offsetof(struct vcpu, member), FIELD_HEX32, 0                                                  \
-    }
-#define HEX64(name, member)                                                                                  \
-    {                                                                                                        \
-        name, offsetof(struct vcpu, member), FIELD_HEX64, 0                                                  \
-    }
-#define FLAG(name, member, mask)                                                                             \
-    {                                                                                                        \
-        name, offsetof(struct vcpu, member), FIELD_BITS, mask                                                \
-    }
+#define HEX8(name, member)  FIELD(name, member, FIELD_HEX8, 0, 1)
+#define HEX16(name, member) FIELD(name, member, FIELD_HEX16, 0, 1)
+#define HEX32(name, member) FIELD(name, member, FIELD_HEX32, 0, 1)
+#define HEX64(name, member) FIELD(name, member, FIELD_HEX64, 0, 1)
+#define HEX64S(name, member)                                                                                 \
+    FIELD(name, member, FIELD_HEX64, 0, sizeof(((struct vcpu *)0)->member) / sizeof(uint64_t))
+#define FLAG(name, member, mask) FIELD(name, member, FIELD_BITS, mask, 1)
 
-/* eip is not here (the record says where the guest resumes), nor are hidden parts of segments (they follow).
- */
+/* eip is not here (the record says where the guest resumes), nor are the hidden parts of segments (they
+ * follow from selector and tables), nor the x87 and SSE registers. */
 static const struct field fields[] = {
     FLAG("IF_virt", eflags, EFLAGS_IF),
     FLAG("IOPL_virt", eflags, EFLAGS_IOPL),
@@ -55,7 +47,7 @@ static const struct field fields[] = {
     FLAG("VM", eflags, EFLAGS_VM),
     FLAG("AC", eflags, EFLAGS_AC),
     FLAG("ID", eflags, EFLAGS_ID),
-    {"cpl", offsetof(struct vcpu, cpl), FIELD_HEX8, 0},
+    HEX8("cpl", cpl),
     HEX32("eax", gpr[EAX]),
     HEX32("ecx", gpr[ECX]),
     HEX32("edx", gpr[EDX]),
@@ -102,6 +94,10 @@ static const struct field fields[] = {
     HEX64("pat", msr.pat),
     HEX64("efer", msr.efer),
     HEX64("misc_enable", msr.misc_enable),
+    HEX64("tsc_offset", msr.tsc_offset),
+    HEX64("mtrr_def_type", msr.mtrr_def_type),
+    HEX64S("mtrr_fixed", msr.mtrr_fixed),
+    HEX64S("mtrr_variable", msr.mtrr_variable),
     HEX8("halted", halted),
     HEX8("nmi_blocked", nmi_blocked),
 };
@@ -109,14 +105,30 @@ static const struct field fields[] = {
 static const unsigned field_bytes[] = {
     [FIELD_HEX8] = 1, [FIELD_HEX16] = 2, [FIELD_HEX32] = 4, [FIELD_HEX64] = 8, [FIELD_BITS] = 4};
 
-static uint64_t field_value(const struct field *field, const struct vcpu *vcpu)
+static uint64_t field_value(const struct field *field, unsigned index, const struct vcpu *vcpu)
 {
+    unsigned n = field_bytes[field->kind];
     uint64_t value = 0;
 
-    memcpy(&value, (const char *)vcpu + field->offset, field_bytes[field->kind]);
+    memcpy(&value, (const char *)vcpu + field->offset + (size_t)index * n, n);
     if (field->kind == FIELD_BITS)
         value = (value & field->mask) / (field->mask & -field->mask);
     return value;
+}
+
+static void format_change(const struct field *field, unsigned index, uint64_t old, uint64_t new, char *text,
+                          size_t size)
+{
+    int digits = (int)field_bytes[field->kind] * 2;
+    char number[16] = "";
+
+    if (field->count > 1)
+        snprintf(number, sizeof number, "%u", index);
+    if (field->kind == FIELD_BITS || field->kind == FIELD_HEX8)
+        snprintf(text, size, "%s%s %u→%u", field->name, number, (unsigned)old, (unsigned)new);
+    else
+        snprintf(text, size, "%s%s %0*llx→%0*llx", field->name, number, digits, (unsigned long long)old,
+                 digits, (unsigned long long)new);
 }
 
 size_t trace_changes(const struct vcpu *before, const struct vcpu *after, char texts[][CHANGE_TEXT_SIZE],
@@ -126,19 +138,16 @@ size_t trace_changes(const struct vcpu *before, const struct vcpu *after, char t
 
     for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
         const struct field *field = &fields[i];
-        uint64_t old = field_value(field, before), new = field_value(field, after);
-        int digits = (int)field_bytes[field->kind] * 2;
 
-        if (old == new)
-            continue;
-        if (n < max) {
-            if (field->kind == FIELD_BITS || field->kind == FIELD_HEX8)
-                snprintf(texts[n], CHANGE_TEXT_SIZE, "%s %u→%u", field->name, (unsigned)old, (unsigned)new);
-            else
-                snprintf(texts[n], CHANGE_TEXT_SIZE, "%s %0*llx→%0*llx", field->name, digits,
-                         (unsigned long long)old, digits, (unsigned long long)new);
+        for (unsigned index = 0; index < field->count; index++) {
+            uint64_t old = field_value(field, index, before), new = field_value(field, index, after);
+
+            if (old == new)
+                continue;
+            if (n < max)
+                format_change(field, index, old, new, texts[n], CHANGE_TEXT_SIZE);
+            n++;
         }
-        n++;
     }
     return n;
 }

@@ -3,6 +3,7 @@
 #ifndef RING3_COMMANDS_H
 #define RING3_COMMANDS_H
 
-int run_main(int argc, char **argv); /* cmd_run.c */
+int run_main(int argc, char **argv);   /* cmd_run.c */
+int trace_main(int argc, char **argv); /* cmd_trace.c */
 
 #endif

@@ -1,22 +1,26 @@
 /*
- * Writing the trace, as JSON Lines or as lines for a person. Records are put into the file whole: what a full
- * disk or a kill leaves behind ends with a complete line. Read next: changes.c; the format is docs/trace.md.
+ * Writing the trace, as JSON Lines or as lines for a person. Only whole records are written: what a full disk
+ * or a signal leaves behind ends with a complete line. Read next: trace_text.c; the format is docs/trace.md.
  */
 #include "monitor/trace.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "monitor/symbols.h"
+#include "monitor/requests.h"
+#include "monitor/utf8.h"
+#include "vcpu/fail.h"
 
-#define BUFFER_SIZE     (256u << 10)
-#define RECORD_MAX_SIZE 8192u
-#define MAX_CHANGES     32
+#define BUFFER_SIZE (256u << 10)
+/* More than any record: 24 notes and 96 changes of up to 128 and 64 bytes, a symbol whose every byte may be
+ * escaped, and the rest. */
+#define RECORD_MAX_SIZE 16384u
 
 struct trace {
     int fd;
@@ -24,165 +28,119 @@ struct trace {
     bool has_failed;
     int failure; /* errno */
     struct vm *vm;
-    size_t length; /* of what is in buffer: whole records only, except while one is being built */
+    uint64_t n_records;
+    size_t length; /* of what is in buffer */
+    size_t whole;  /* of it, records that are complete */
     char path[256];
     char buffer[BUFFER_SIZE];
 };
 
 /* ---- output -------------------------------------------------------------------------------------------- */
 
-/* The disk is full or the reader is gone: keep what was written readable, and end the run. */
-static void fail(struct trace *trace, size_t written)
+/* The disk is full or the reader is gone: keep what was written readable, and end the run. `written` bytes of
+ * the buffer have gone out. */
+static void fail(struct trace *trace, size_t written, int failure)
 {
-    off_t end = lseek(trace->fd, 0, SEEK_CUR);
+    off_t end = trace->is_readable ? -1 : lseek(trace->fd, 0, SEEK_CUR);
 
     trace->has_failed = true;
-    trace->failure = errno;
-    /* A record cut in the middle goes, if this is a file. */
-    while (written > 0 && trace->buffer[written - 1] != '\n') {
-        written--;
+    trace->failure = failure;
+    /* A record cut in the middle goes, if this is a file; in a pipe it has gone already. */
+    for (; written > 0 && trace->buffer[written - 1] != '\n'; written--)
         end--;
-    }
-    if (end > 0 && ftruncate(trace->fd, end) != 0)
-        trace->failure = trace->failure != 0 ? trace->failure : errno;
-    trace->length = 0;
-    vm_stop(trace->vm, STOP_HOST, "cannot write the trace to %s: %s", trace->path, strerror(trace->failure));
+    if (end >= 0)
+        (void)!ftruncate(trace->fd, end); /* /dev/full is no file, and says so here */
+    vm_stop(trace->vm, STOP_HOST, "cannot write the trace to %s: %s", trace->path, strerror(failure));
+}
+
+/* May the write be tried again? A reader that keeps us waiting must not keep us from ending. */
+static bool is_worth_retrying(const struct trace *trace, int failure)
+{
+    struct pollfd output = {.fd = trace->fd, .events = POLLOUT};
+
+    if (failure == EAGAIN)
+        return poll(&output, 1, -1) >= 0 || (errno == EINTR && !requests_is_stop_wanted());
+    return failure == EINTR && !requests_is_stop_wanted();
 }
 
 void trace_flush(struct trace *trace)
 {
     size_t done = 0;
 
-    while (done < trace->length && !trace->has_failed) {
-        ssize_t n = write(trace->fd, trace->buffer + done, trace->length - done);
+    while (done < trace->whole && !trace->has_failed) {
+        ssize_t n = write(trace->fd, trace->buffer + done, trace->whole - done);
+        int failure = errno;
 
         if (n >= 0)
             done += (size_t)n;
-        else if (errno != EINTR)
-            fail(trace, done);
+        else if (!is_worth_retrying(trace, failure))
+            fail(trace, done, failure);
     }
-    trace->length = 0;
+    memmove(trace->buffer, trace->buffer + trace->whole, trace->length - trace->whole);
+    trace->length -= trace->whole;
+    trace->whole = 0;
+}
+
+static void begin_record(struct trace *trace)
+{
+    if (trace->length + RECORD_MAX_SIZE > BUFFER_SIZE)
+        trace_flush(trace);
 }
 
 static void put(struct trace *trace, const char *format, ...) __attribute__((format(printf, 2, 3)));
 static void put(struct trace *trace, const char *format, ...)
 {
+    size_t room = BUFFER_SIZE - trace->length;
     va_list arguments;
     int n;
 
     va_start(arguments, format);
-    n = vsnprintf(trace->buffer + trace->length, BUFFER_SIZE - trace->length, format, arguments);
+    n = vsnprintf(trace->buffer + trace->length, room, format, arguments);
     va_end(arguments);
-    if (n > 0 && (size_t)n < BUFFER_SIZE - trace->length)
-        trace->length += (size_t)n;
+    BUG_ON(n < 0 || (size_t)n >= room);
+    trace->length += (size_t)n;
 }
 
-/* A JSON string: guest symbols and paths are hostile text. Bytes that are not ASCII pass (our own arrows are
- * UTF-8; symbol names were checked by the loader of symbols). */
+static void end_record(struct trace *trace)
+{
+    put(trace, "\n");
+    trace->whole = trace->length;
+    trace->n_records++;
+}
+
+/* A JSON string, valid whatever the text is: file names are anybody's bytes. Those that are no UTF-8 are
+ * taken as Latin-1. */
 static void put_string(struct trace *trace, const char *text)
 {
+    const char *end = text + strlen(text);
+
     put(trace, "\"");
-    for (const char *c = text; *c != '\0'; c++) {
-        if (*c == '"' || *c == '\\')
-            put(trace, "\\%c", *c);
-        else if ((unsigned char)*c < 0x20 || *c == 0x7f)
-            put(trace, "\\u%04x", (unsigned char)*c);
+    while (text < end) {
+        size_t n = utf8_length(text, (size_t)(end - text));
+
+        if (*text == '"' || *text == '\\')
+            put(trace, "\\%c", *text);
+        else if (n == 0)
+            put(trace, "\\u%04x", (unsigned char)*text);
         else
-            put(trace, "%c", *c);
+            put(trace, "%.*s", (int)n, text);
+        text += n == 0 ? 1 : n;
     }
     put(trace, "\"");
 }
 
-/* ---- pieces of a record ----------------------------------------------------------------------------------
- */
-
-void trace_format_symbol(const struct symbols *symbols, uint32_t address, char *text, size_t size)
+static void put_list_string(struct trace *trace, const char *text, const char **separator)
 {
-    uint32_t offset = 0;
-    const char *name = symbols_find(symbols, address, &offset);
-
-    text[0] = '\0';
-    if (name != NULL)
-        snprintf(text, size, offset == 0 ? "%.48s" : "%.48s+%#x", name, offset);
+    put(trace, "%s", *separator);
+    put_string(trace, text);
+    *separator = ",";
 }
 
-static const char *const injection_names[] = {[INJECT_EXCEPTION] = "exception",
-                                              [INJECT_SOFTWARE] = "software",
-                                              [INJECT_EXTERNAL] = "external",
-                                              [INJECT_NMI] = "nmi"};
-static const char *const shadow_change_names[] = {[SHADOW_CHANGE_FILL] = "fill",
-                                                  [SHADOW_CHANGE_DROP] = "drop",
-                                                  [SHADOW_CHANGE_PROTECT] = "protect",
-                                                  [SHADOW_CHANGE_TABLE_WRITE] = "table-write"};
-
-/* The exception of an exit; NULL where it has none. */
-static const char *exit_fault_name(const struct vm_exit *exit)
-{
-    if (exit->reason == EXIT_EXCEPTION || exit->reason == EXIT_PAGE_FAULT)
-        return vcpu_exception_name((unsigned)exit->fault.vector);
-    return NULL;
-}
-
-/* A note as text, the same in both forms of the trace. */
-static void format_note(const struct note *note, char *text, size_t size)
-{
-    int digits = (int)(note->size & 0xff) * 2;
-
-    switch (note->kind) {
-    case NOTE_PORT_READ:
-        snprintf(text, size, "in %04llx:%u=%0*llx", (unsigned long long)note->address, note->size, digits,
-                 (unsigned long long)note->value);
-        break;
-    case NOTE_PORT_WRITE:
-        snprintf(text, size, "out %04llx:%u=%0*llx", (unsigned long long)note->address, note->size, digits,
-                 (unsigned long long)note->value);
-        break;
-    case NOTE_MEMORY_READ:
-        snprintf(text, size, "mmio-read %08llx:%u=%0*llx", (unsigned long long)note->address, note->size,
-                 digits, (unsigned long long)note->value);
-        break;
-    case NOTE_MEMORY_WRITE:
-        snprintf(text, size, "mmio-write %08llx:%u=%0*llx", (unsigned long long)note->address, note->size,
-                 digits, (unsigned long long)note->value);
-        break;
-    case NOTE_INJECTED:
-        if (note->injection == INJECT_EXCEPTION && note->has_error)
-            snprintf(text, size, "inject %s(%08x)", vcpu_exception_name(note->vector), note->error);
-        else if (note->injection == INJECT_EXCEPTION)
-            snprintf(text, size, "inject %s", vcpu_exception_name(note->vector));
-        else
-            snprintf(text, size, "inject %s %02x", injection_names[note->injection], note->vector);
-        break;
-    case NOTE_UNCLAIMED:
-        snprintf(text, size, "unclaimed %s-%s %0*llx", note->size >> 8 == BUS_PORT ? "port" : "memory",
-                 note->flag ? "write" : "read", note->size >> 8 == BUS_PORT ? 4 : 8,
-                 (unsigned long long)note->address);
-        break;
-    case NOTE_UNKNOWN_MSR:
-        snprintf(text, size, "unknown-msr-%s %08llx", note->flag ? "write" : "read",
-                 (unsigned long long)note->address);
-        break;
-    case NOTE_LINE:
-        snprintf(text, size, "line %s.%llu %s", note->name, (unsigned long long)note->address,
-                 note->flag ? "high" : "low");
-        break;
-    case NOTE_HOLE:
-        snprintf(text, size, "hole: %s was loaded with %04llx and nothing trapped", note->name,
-                 (unsigned long long)note->address);
-        break;
-    case NOTE_SHADOW:
-        snprintf(text, size, "shadow %s %08llx+%u", shadow_change_names[note->change],
-                 (unsigned long long)note->address, note->size);
-        break;
-    }
-}
-
-/* ---- JSON Lines ------------------------------------------------------------------------------------------
- */
+/* ---- records ------------------------------------------------------------------------------------------- */
 
 static void put_insn(struct trace *trace, const struct vm_event *event)
 {
-    char text[96];
+    char text[TRACE_TEXT_SIZE];
 
     put(trace, ",\"bytes\":\"");
     for (unsigned i = 0; i < event->insn.length; i++)
@@ -198,41 +156,53 @@ static void put_insn(struct trace *trace, const struct vm_event *event)
 
 static void put_changes(struct trace *trace, const struct vm_event *event)
 {
-    char texts[MAX_CHANGES][CHANGE_TEXT_SIZE];
-    size_t n = trace_changes(&event->before, &trace->vm->vcpu, texts, MAX_CHANGES);
+    char texts[TRACE_MAX_CHANGES][CHANGE_TEXT_SIZE];
+    size_t n = trace_changes(&event->before, &trace->vm->vcpu, texts, TRACE_MAX_CHANGES);
+    const char *separator = "";
 
     put(trace, ",\"changes\":[");
-    for (size_t i = 0; i < n && i < MAX_CHANGES; i++) {
-        put(trace, i == 0 ? "" : ",");
-        put_string(trace, texts[i]);
-    }
-    put(trace, "],\"notes\":[");
-    for (unsigned i = 0; i < event->n_notes; i++) {
-        char text[96];
-
-        format_note(&event->note[i], text, sizeof text);
-        put(trace, i == 0 ? "" : ",");
-        put_string(trace, text);
-    }
-    if (event->dropped_notes != 0)
-        put(trace, "%s\"and %u more\"", event->n_notes == 0 ? "" : ",", event->dropped_notes);
+    for (size_t i = 0; i < n; i++)
+        put_list_string(trace, texts[i], &separator);
     put(trace, "]");
 }
 
-static void put_json_event(struct trace *trace, const struct vm_event *event)
+static void put_notes(struct trace *trace, const struct vm_event *event)
+{
+    char text[TRACE_TEXT_SIZE];
+    const char *separator = "";
+
+    put(trace, ",\"notes\":[");
+    for (unsigned i = 0; i < event->n_notes; i++) {
+        trace_format_note(&event->note[i], text, sizeof text);
+        put_list_string(trace, text, &separator);
+    }
+    if (event->dropped_notes != 0) {
+        snprintf(text, sizeof text, "and %u more", event->dropped_notes);
+        put_list_string(trace, text, &separator);
+    }
+    put(trace, "]");
+}
+
+static void put_symbol(struct trace *trace, const struct vcpu *vcpu)
+{
+    char symbol[TRACE_TEXT_SIZE];
+
+    trace_format_symbol(trace->vm->symbols, trace_linear(vcpu), symbol, sizeof symbol);
+    if (symbol[0] == '\0')
+        return;
+    put(trace, ",\"sym\":");
+    put_string(trace, symbol);
+}
+
+static void put_event(struct trace *trace, const struct vm_event *event)
 {
     const struct vcpu *before = &event->before, *after = &trace->vm->vcpu;
-    const char *fault = exit_fault_name(&event->exit);
-    char symbol[80];
+    const char *fault = trace_fault_name(&event->exit);
 
     put(trace, "{\"seq\":%llu,\"t\":%llu,\"cs\":\"%04x\",\"eip\":\"%08x\"",
         (unsigned long long)event->sequence, (unsigned long long)event->time,
         before->segment[SEG_CS].selector, before->eip);
-    trace_format_symbol(trace->vm->symbols, before->eip, symbol, sizeof symbol);
-    if (symbol[0] != '\0') {
-        put(trace, ",\"sym\":");
-        put_string(trace, symbol);
-    }
+    put_symbol(trace, before);
     put(trace, ",\"cpl\":%u,\"exit\":\"%s\"", before->cpl,
         event->disposition == DISPOSITION_INTERRUPT ? "none" : exit_reason_name(event->exit.reason));
     if (fault != NULL)
@@ -245,74 +215,39 @@ static void put_json_event(struct trace *trace, const struct vm_event *event)
         put_insn(trace, event);
     put(trace, ",\"act\":\"%s\"", disposition_name(event->disposition));
     put_changes(trace, event);
-    put(trace, ",\"resume\":\"%04x:%08x\"}\n", after->segment[SEG_CS].selector, after->eip);
+    put_notes(trace, event);
+    put(trace, ",\"resume\":\"%04x:%08x\"}", after->segment[SEG_CS].selector, after->eip);
 }
 
-static void put_json_header(struct trace *trace, const char *kernel, enum holes_mode holes)
+static void put_header(struct trace *trace, const char *kernel, enum holes_mode holes)
 {
     const struct vm_config *config = &trace->vm->config;
-    const char *name = strrchr(kernel, '/');
+    const char *slash = strrchr(kernel, '/');
+    char name[256];
 
+    snprintf(name, sizeof name, "%s", slash != NULL ? slash + 1 : kernel);
     put(trace,
         "{\"ring3-trace\":%d,\"ring3\":\"%s\",\"engine\":\"%s\",\"holes\":\"%s\",\"clock\":\"%s\",\"memory\":"
-        "%llu",
+        "%llu,\"kernel\":",
         TRACE_VERSION, RING3_VERSION, trace->vm->engine->name, holes == HOLES_PATCH ? "patch" : "expose",
         config->clock == CLOCK_VIRTUAL ? "virtual" : "host", (unsigned long long)config->ram_size);
-    put(trace, ",\"kernel\":");
-    put_string(trace, name != NULL ? name + 1 : kernel);
-    put(trace, "}\n");
+    put_string(trace, name);
+    put(trace, "}");
 }
 
-/* ---- for a person ----------------------------------------------------------------------------------------
- */
-
-static void append(char *line, size_t size, const char *format, ...) __attribute__((format(printf, 3, 4)));
-static void append(char *line, size_t size, const char *format, ...)
+/* A trace without it was cut off: by a crash, a kill, a full disk. */
+static void put_end(struct trace *trace)
 {
-    size_t length = strlen(line);
-    va_list arguments;
+    const struct vcpu *vcpu = &trace->vm->vcpu;
 
-    va_start(arguments, format);
-    vsnprintf(line + length, size - length, format, arguments);
-    va_end(arguments);
+    put(trace, "{\"end\":\"%s\",\"records\":%llu,\"cs\":\"%04x\",\"eip\":\"%08x\"",
+        stop_reason_name(trace->vm->stop_reason), (unsigned long long)trace->n_records,
+        vcpu->segment[SEG_CS].selector, vcpu->eip);
+    put_symbol(trace, vcpu);
+    put(trace, "}");
 }
 
-void trace_format_event(const struct vm *vm, const struct vm_event *event, char *line, size_t size)
-{
-    const struct vcpu *before = &event->before;
-    const char *fault = exit_fault_name(&event->exit);
-    char text[96] = "", what[48] = "", changes[4][CHANGE_TEXT_SIZE];
-    const char *separator = "  ";
-    size_t n;
-
-    trace_format_symbol(vm->symbols, before->eip, text, sizeof text);
-    snprintf(line, size, "%7llu  %04x:%08x %-22s ", (unsigned long long)event->sequence,
-             before->segment[SEG_CS].selector, before->eip, text);
-    text[0] = '\0';
-    if (event->has_insn)
-        decode_format(&event->insn, before->eip, text, sizeof text);
-    if (fault != NULL && event->exit.reason == EXIT_PAGE_FAULT)
-        snprintf(what, sizeof what, "%s %08x", fault, event->exit.fault.cr2);
-    else if (fault != NULL && event->exit.fault.has_error)
-        snprintf(what, sizeof what, "%s(%x)", fault, event->exit.fault.error);
-    else if (fault != NULL)
-        snprintf(what, sizeof what, "%s", fault);
-    else if (event->disposition != DISPOSITION_INTERRUPT)
-        snprintf(what, sizeof what, "%s", exit_reason_name(event->exit.reason));
-    append(line, size, "%-28s %-12s %-9s", text, what, disposition_name(event->disposition));
-    n = trace_changes(before, &vm->vcpu, changes, 4);
-    for (size_t i = 0; i < n && i < 4; i++, separator = ", ")
-        append(line, size, "%s%s", separator, changes[i]);
-    if (n > 4)
-        append(line, size, ", and %zu more", n - 4);
-    for (unsigned i = 0; i < event->n_notes; i++, separator = ", ") {
-        format_note(&event->note[i], text, sizeof text);
-        append(line, size, "%s%s", separator, text);
-    }
-}
-
-/* ---- life ------------------------------------------------------------------------------------------------
- */
+/* ---- life ---------------------------------------------------------------------------------------------- */
 
 static void observe(void *opaque, const struct vm *vm, const struct vm_event *event)
 {
@@ -320,17 +255,32 @@ static void observe(void *opaque, const struct vm *vm, const struct vm_event *ev
 
     if (trace->has_failed)
         return;
-    if (trace->length + RECORD_MAX_SIZE > BUFFER_SIZE)
-        trace_flush(trace);
+    begin_record(trace);
     if (trace->is_readable) {
-        char line[1024];
+        char line[TRACE_LINE_SIZE];
 
-        trace_format_event(vm, event, line, sizeof line);
-        put(trace, "%s\n", line);
+        trace_format_event(vm->symbols, event, &vm->vcpu, line, sizeof line);
+        put(trace, "%s", line);
+        end_record(trace);
         trace_flush(trace); /* in step with the guest's own output */
     } else {
-        put_json_event(trace, event);
+        put_event(trace, event);
+        end_record(trace);
     }
+}
+
+static void begin_trace(struct trace *trace, const char *kernel, enum holes_mode holes)
+{
+    if (trace->is_readable) {
+        char titles[TRACE_LINE_SIZE];
+
+        trace_format_titles(titles, sizeof titles);
+        put(trace, "%s", titles);
+    } else {
+        put_header(trace, kernel, holes);
+    }
+    end_record(trace);
+    trace->n_records = 0; /* that was none */
 }
 
 struct trace *trace_open(const char *path, struct vm *vm, const char *kernel, enum holes_mode holes,
@@ -356,13 +306,9 @@ struct trace *trace_open(const char *path, struct vm *vm, const char *kernel, en
     trace->has_failed = false;
     trace->failure = 0;
     trace->vm = vm;
-    trace->length = 0;
+    trace->length = trace->whole = 0;
     snprintf(trace->path, sizeof trace->path, "%s", is_readable ? "standard output" : path);
-    if (is_readable)
-        put(trace, "%7s  %-13s %-22s %-28s %-12s %-9s  %s\n", "exit", "cs:eip", "symbol", "instruction",
-            "fault", "act", "what changed");
-    else
-        put_json_header(trace, kernel, holes);
+    begin_trace(trace, kernel, holes);
     vm_observe(vm, observe, trace);
     return trace;
 }
@@ -371,6 +317,11 @@ bool trace_close(struct trace *trace, char *error, size_t error_size)
 {
     bool is_whole;
 
+    if (!trace->is_readable && !trace->has_failed) {
+        begin_record(trace);
+        put_end(trace);
+        end_record(trace);
+    }
     trace_flush(trace);
     if (!trace->is_readable && close(trace->fd) != 0 && !trace->has_failed) {
         trace->has_failed = true;
