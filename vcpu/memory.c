@@ -67,7 +67,7 @@ enum outcome vcpu_access(struct vcpu *vcpu, gva_t linear, void *buf, unsigned si
 enum outcome vcpu_read(struct vcpu *vcpu, enum segment_index segment, uint32_t offset, void *buf,
                        unsigned size)
 {
-    gva_t linear;
+    gva_t linear = 0;
     enum outcome outcome = vcpu_segment_check(vcpu, segment, offset, size, ACCESS_READ, &linear);
 
     if (outcome != OUTCOME_DONE)
@@ -78,7 +78,7 @@ enum outcome vcpu_read(struct vcpu *vcpu, enum segment_index segment, uint32_t o
 enum outcome vcpu_write(struct vcpu *vcpu, enum segment_index segment, uint32_t offset, const void *buf,
                         unsigned size)
 {
-    gva_t linear;
+    gva_t linear = 0;
     enum outcome outcome = vcpu_segment_check(vcpu, segment, offset, size, ACCESS_WRITE, &linear);
 
     if (outcome != OUTCOME_DONE)

@@ -59,12 +59,12 @@ enum msr_kind {
 struct msr {
     uint32_t index;
     uint8_t kind;
+    bool is_apic_base;
     uint16_t offset;                  /* in struct vcpu */
     uint64_t constant;                /* what reads show, or what a write cannot change */
     uint64_t writable;                /* other bits must be as they are: #GP */
     uint64_t ignored;                 /* of those, bits that may be anything */
     bool (*is_valid)(uint64_t value); /* NULL: any */
-    bool is_apic_base;
 };
 
 #define STORED(member) .kind = MSR_STORED, .offset = offsetof(struct vcpu, msr.member)

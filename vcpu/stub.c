@@ -72,7 +72,7 @@ void vcpu_stub_init(void)
     if (fd < 0 || ftruncate(fd, PAGE_SIZE) != 0)
         die("cannot make memory for instruction stubs: %s", strerror(errno));
     stubs.executable =
-        map_pages(NULL, 2 * PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+        map_pages(NULL, (size_t)2 * PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
     stubs.scratch = stubs.executable + PAGE_SIZE;
     map_pages(stubs.executable, PAGE_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd);
     stubs.writable = map_pages(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd);

@@ -58,6 +58,11 @@ static void oracle_handler(int signal, siginfo_t *info, void *context)
     siglongjmp(oracle_return, 1);
 }
 
+static uint8_t *oracle_memory(uint32_t address)
+{
+    return (uint8_t *)(uintptr_t)address;
+}
+
 /* False where the host has no room at the fixed addresses. */
 static bool oracle_init(void)
 {
@@ -66,7 +71,7 @@ static bool oracle_init(void)
     stack_t alternate = {.ss_sp = stack, .ss_size = sizeof stack};
     struct sigaction action = {.sa_sigaction = oracle_handler,
                                .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
-    void *code = (void *)(uintptr_t)ORACLE_CODE, *data = (void *)(uintptr_t)ORACLE_DATA;
+    void *code = oracle_memory(ORACLE_CODE), *data = oracle_memory(ORACLE_DATA);
     const int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE;
 
     if (mmap(code, ORACLE_CODE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC, flags, -1, 0) != code ||
