@@ -151,6 +151,23 @@ static void check_tables(void)
     } while (0)
 
 CODE(read_dr4, "mov %dr4, %eax")
+CODE(write_cr4_eax, "mov %eax, %cr4")
+
+/* DR4 and DR5 are other names of DR6 and DR7, unless the processor has debugging extensions and they are on.
+ * One without them has the bit reserved in CR4. */
+static void check_debugging_extensions(void)
+{
+    uint32_t cr4 = read_cr4();
+
+    probe_registers.eax = cr4 | CR4_DE;
+    struct trap trap = probe_kernel(write_cr4_eax);
+    if (trap.vector == NO_TRAP)
+        check_trap("mov dr4: #UD when CR4.DE is set", probe_kernel(read_dr4), VECTOR_UD, 0, read_dr4);
+    else
+        check_trap("mov cr4: #GP for CR4.DE, which this processor lacks", trap, VECTOR_GP, 0, write_cr4_eax);
+    write_cr4(cr4);
+    check_returned("mov dr4: another name of dr6 when it is not", probe_kernel(read_dr4));
+}
 
 static void check_registers(void)
 {
@@ -183,11 +200,7 @@ static void check_registers(void)
     write_dr6(0);
     check_equal("mov dr6: the reserved bits are fixed", read_dr6(), 0xffff0ff0);
     check_equal("mov dr7: bit 10 is fixed", read_dr7(), 0x400);
-    write_cr4(cr4 | CR4_DE);
-    check_trap("mov dr4: #UD when CR4.DE is set", probe_kernel(read_dr4), VECTOR_UD, 0, read_dr4);
-    write_cr4(cr4);
-    struct trap trap = probe_kernel(read_dr4);
-    check_returned("mov dr4: another name of dr6 when it is not", trap);
+    check_debugging_extensions();
 }
 
 enum { MSR_TSC = 0x10, MSR_SYSENTER_CS = 0x174, MSR_SYSENTER_ESP, MSR_SYSENTER_EIP };
