@@ -21,10 +21,6 @@
 
 extern const uint8_t tour_start[], tour_end[]; /* tour.S */
 
-static const struct engine *const engines[] = {&trap_engine};
-
-#define N_ENGINES (sizeof engines / sizeof engines[0])
-
 /* One run, from its options to its end. */
 struct run {
     struct run_options options;
@@ -51,23 +47,26 @@ static void clean_up_after_failure(void)
 /* ---- before ----------------------------------------------------------------------------------------------
  */
 
+/* All there are; the first is the default. */
+static const struct engine *const engines[] = {&trap_engine, NULL};
+
 static const struct engine *find_engine(const char *name)
 {
-    for (size_t i = 0; i < N_ENGINES; i++) {
-        if (name == NULL || strcmp(engines[i]->name, name) == 0)
-            return engines[i];
-    }
-    return NULL;
+    const struct engine *const *engine = engines;
+
+    while (name != NULL && *engine != NULL && strcmp((*engine)->name, name) != 0)
+        engine++;
+    return *engine;
 }
 
 static int fail_unknown_engine(const char *name)
 {
     char names[128] = "";
+    size_t length = 0;
 
-    for (size_t i = 0; i < N_ENGINES; i++)
-        snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", i > 0 ? ", " : "",
-                 engines[i]->name);
-    return options_usage_error("ring3 run", "no engine is called %s; there is: %s", name, names);
+    for (const struct engine *const *engine = engines; *engine != NULL && length < sizeof names; engine++)
+        length += (size_t)snprintf(names + length, sizeof names - length, " %s", (*engine)->name);
+    return options_usage_error("ring3 run", "no engine is called %s; there is:%s", name, names);
 }
 
 static bool open_kernel(struct run *run)
@@ -212,40 +211,46 @@ static void die_of_signal(int signo)
     raise(signo);
 }
 
+/* The run itself, and how it ended. */
+static int execute(struct run *run, const struct engine *engine)
+{
+    int status = EXIT_STATUS_HOST;
+
+    if (!prepare(run, engine)) {
+        console_close(&run->console);
+        fprintf(stderr, "ring3: %s\n", run->error);
+        return status;
+    }
+    if (run->options.timeout != 0)
+        requests_start_timeout(run->options.timeout);
+    vm_run(&run->vm);
+    console_close(&run->console);
+    explain(run);
+    if (run->console.write_errno == 0) /* else the guest's last words are lost, however it ended */
+        status = exit_status(&run->vm);
+    return status;
+}
+
 int run_main(int argc, char **argv)
 {
     struct run *run = calloc(1, sizeof *run);
+    int status = EXIT_STATUS_OK, stop_signal = 0;
     const struct engine *engine;
-    enum options_result parsed;
-    int status, stop_signal;
 
     if (run == NULL)
         die("out of memory");
-    parsed = run_options_parse(&run->options, argc, argv);
-    engine = find_engine(run->options.engine);
-    if (parsed != OPTIONS_OK || engine == NULL) {
-        status = parsed == OPTIONS_HELP ? EXIT_STATUS_OK : EXIT_STATUS_USAGE;
-        if (parsed == OPTIONS_OK)
-            status = fail_unknown_engine(run->options.engine);
-        run_options_free(&run->options);
-        free(run);
-        return status;
+    switch (run_options_parse(&run->options, argc, argv)) {
+    case OPTIONS_OK:
+        engine = find_engine(run->options.engine);
+        status = engine != NULL ? execute(run, engine) : fail_unknown_engine(run->options.engine);
+        stop_signal = requests_stop_signal();
+        break;
+    case OPTIONS_HELP:
+        break;
+    case OPTIONS_BAD:
+        status = EXIT_STATUS_USAGE;
+        break;
     }
-    if (prepare(run, engine)) {
-        if (run->options.timeout != 0)
-            requests_start_timeout(run->options.timeout);
-        vm_run(&run->vm);
-        console_close(&run->console);
-        explain(run);
-        status = exit_status(&run->vm);
-        if (run->console.write_errno != 0)
-            status = EXIT_STATUS_HOST;
-    } else {
-        console_close(&run->console);
-        fprintf(stderr, "ring3: %s\n", run->error);
-        status = EXIT_STATUS_HOST;
-    }
-    stop_signal = requests_stop_signal();
     status = finish(run, status);
     free(run);
     if (stop_signal != 0)

@@ -87,6 +87,16 @@ static bool read_format(struct kernel_image *image, const struct image_error *er
     return fail_unknown_format(image, error);
 }
 
+/* What only the multiboot information can tell the kernel. */
+static bool check_options(const struct kernel_image *image, const struct loader_config *config,
+                          const struct image_error *error)
+{
+    if (!image->is_multiboot && (config->n_modules != 0 || config->append != NULL))
+        return image_fail(error, "%s needs a multiboot kernel, and it has no multiboot header",
+                          config->n_modules != 0 ? "--module" : "--append");
+    return true;
+}
+
 static bool read_companions(struct kernel_image *image, const struct loader_config *config, char *error,
                             size_t error_size)
 {
@@ -126,13 +136,8 @@ struct kernel_image *kernel_open(const struct loader_config *config, char *error
         image->bytes = image->file.bytes;
         image->size = image->file.size;
     }
-    if (!read_format(image, &where))
+    if (!read_format(image, &where) || !check_options(image, config, &where))
         goto fail;
-    if (!image->is_multiboot && (config->n_modules != 0 || config->append != NULL)) {
-        image_fail(&where, "%s needs a multiboot kernel, and it has no multiboot header",
-                   config->n_modules != 0 ? "--module" : "--append");
-        goto fail;
-    }
     if (!read_companions(image, config, error, error_size))
         goto fail;
     image->symbols = symbols_load_bytes(image->bytes, image->size);

@@ -43,7 +43,7 @@ struct image_error {
     size_t size;
 };
 
-#define image_fail(error, ...) file_fail((error)->path, (error)->text, (error)->size, __VA_ARGS__)
+#define image_fail(error, ...) (file_fail((error)->path, (error)->text, (error)->size, __VA_ARGS__), false)
 
 /* Multiboot 1 (Multiboot Specification 0.6.96, section 3.1). */
 #define MULTIBOOT_HEADER_MAGIC 0x1badb002u

@@ -119,7 +119,7 @@ bool elf_read_image(struct kernel_image *image, const struct image_error *error)
     if (!check_header(image, &header, error))
         return false;
     elf_version(EV_CURRENT);
-    elf = elf_memory((char *)(uintptr_t)image->bytes, image->size); /* libelf reads it and nothing more */
+    elf = elf_memory((char *)image->bytes, image->size); /* libelf reads it and nothing more */
     table = elf == NULL ? NULL : elf32_getphdr(elf);
     if (table == NULL)
         ok = image_fail(error, "program headers cannot be read: %s", elf_errmsg(-1));
@@ -145,7 +145,7 @@ bool elf_next_code(const struct kernel_image *image, unsigned *index, struct ima
     if (!elf_is_image(image))
         return false;
     elf_version(EV_CURRENT);
-    elf = elf_memory((char *)(uintptr_t)image->bytes, image->size);
+    elf = elf_memory((char *)image->bytes, image->size);
     if (elf == NULL || elf_getshdrnum(elf, &n_sections) != 0)
         n_sections = 0;
     while (!found && *index < n_sections) {

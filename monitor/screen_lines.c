@@ -263,7 +263,7 @@ static bool take_cells(struct screen_lines *lines, const struct screen *screen)
             continue;
         memcpy(lines->cells[row], cells, sizeof lines->cells[row]);
         for (unsigned column = 0; column < SCREEN_COLUMNS; column++)
-            lines->now[row][column] = ascii(cells[2 * column]);
+            lines->now[row][column] = ascii(cells[(size_t)2 * column]);
         has_changed = true;
     }
     return has_changed;

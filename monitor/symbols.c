@@ -235,7 +235,7 @@ struct symbols *symbols_load_bytes(const void *bytes, size_t n)
 
     if (bytes == NULL || n < sizeof(Elf32_Ehdr) || elf_version(EV_CURRENT) == EV_NONE)
         return NULL;
-    reader.elf = elf_memory((char *)(uintptr_t)bytes, n); /* libelf reads it and nothing more */
+    reader.elf = elf_memory((char *)bytes, n); /* libelf reads it and nothing more */
     if (reader.elf == NULL)
         return NULL;
     ident = elf_getident(reader.elf, &class_length);
