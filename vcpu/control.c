@@ -133,8 +133,7 @@ enum outcome handle_lmsw(struct vcpu *vcpu, const struct insn *insn)
     return outcome == OUTCOME_DONE ? vcpu_finish(vcpu, insn) : outcome;
 }
 
-/* To memory it is 16 bits at any operand size; a 32-bit register receives all of CR0, as every CPU does it.
- */
+/* To memory it is 16 bits at any operand size; a 32-bit register receives all of CR0. */
 enum outcome handle_smsw(struct vcpu *vcpu, const struct insn *insn)
 {
     enum outcome outcome = vcpu_operand_write(vcpu, insn, &insn->operand[0], vcpu->cr0);

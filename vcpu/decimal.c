@@ -47,8 +47,7 @@ static void adjust_packed(struct vcpu *vcpu, bool is_subtraction)
     set_result_flags(vcpu, (uint8_t)vcpu->gpr[EAX]);
 }
 
-/* AAA and AAS, on one digit in AL with the carry into AH. On AX as a whole, as processors since the 286 do
- * it. */
+/* AAA and AAS, on one digit in AL with the carry into AH: on AX as a whole, as all since the 286 do. */
 static void adjust_unpacked(struct vcpu *vcpu, bool is_subtraction)
 {
     uint16_t ax = (uint16_t)vcpu->gpr[EAX];

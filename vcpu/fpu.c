@@ -160,8 +160,7 @@ static void set_pointers(const struct vcpu *vcpu, const struct insn *insn, const
     }
 }
 
-/* An unmasked exception other than #P keeps an x87 store from happening (SDM Vol 1 8.5): the slot has nothing
- * new. */
+/* An unmasked exception other than #P keeps an x87 store from happening (SDM Vol 1 8.5). */
 static bool is_store_withheld(const struct insn *insn, const struct fxsave *after)
 {
     return unit_of(insn) == UNIT_X87 && is_waiting(insn, UNIT_X87) && (fxsave_pending(after) & ~X87_PE) != 0;

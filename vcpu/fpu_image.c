@@ -360,8 +360,7 @@ static const uint8_t *vector_register(const struct fxsave *image, const struct o
     return image->st[(index - fxsave_top(image)) & 7];
 }
 
-/* The bytes of operand 0 whose byte in operand 1 has its top bit set go to [EDI]. No byte moves unless all
- * can. */
+/* Stores the bytes of operand 0 whose byte in operand 1 has its top bit set at [EDI]: all, or none. */
 enum outcome fpu_masked_store(struct vcpu *vcpu, const struct insn *insn)
 {
     const bool is_mmx = insn->operand[0].reg.class == REGISTER_MMX;

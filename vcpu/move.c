@@ -1,5 +1,4 @@
-/* Moves and addresses: MOV in its ordinary forms, MOVNTI, LEA, XLAT, BOUND, and the hints, which do nothing.
- */
+/* MOV in its ordinary forms, MOVNTI, LEA, XLAT, BOUND, CLFLUSH, and the hints, which do nothing. */
 #include <Zydis/Zydis.h>
 
 #include "vcpu/internal.h"

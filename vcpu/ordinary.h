@@ -28,25 +28,25 @@ static inline enum segment_index insn_memory_segment(const struct insn *insn)
     return SEG_DS;
 }
 
-/* ---- who runs what --------------------------------------------------------------------------------------
- */
+/* ---- who runs what ------------------------------------------------------------------------------------- */
 
-enum outcome ordinary_native(struct vcpu *vcpu, const struct insn *insn); /* native.c */
-enum outcome ordinary_move(struct vcpu *vcpu, const struct insn *insn);   /* move.c: mov lea xlat bound nop */
-enum outcome ordinary_bit(struct vcpu *vcpu,
-                          const struct insn *insn); /* bit.c: bt bts btr btc with a register */
-enum outcome ordinary_flag(struct vcpu *vcpu, const struct insn *insn); /* bit.c: clc cld lahf salc ... */
-enum outcome ordinary_decimal(struct vcpu *vcpu,
-                              const struct insn *insn); /* decimal.c: daa das aaa aas aam aad */
-enum outcome ordinary_stack(struct vcpu *vcpu,
-                            const struct insn *insn); /* stack.c: push pop enter leave ... */
-enum outcome ordinary_branch(struct vcpu *vcpu,
-                             const struct insn *insn); /* branch.c: near jmp call ret jcc loop */
-enum outcome ordinary_string(struct vcpu *vcpu,
-                             const struct insn *insn); /* string.c: movs cmps scas lods stos */
+/* native.c: computed by the CPU */
+enum outcome ordinary_native(struct vcpu *vcpu, const struct insn *insn);
+/* move.c: mov, lea, xlat, bound, nop */
+enum outcome ordinary_move(struct vcpu *vcpu, const struct insn *insn);
+/* bit.c: bt, bts, btr, btc with the offset in a register; clc, cld, lahf, ... */
+enum outcome ordinary_bit(struct vcpu *vcpu, const struct insn *insn);
+enum outcome ordinary_flag(struct vcpu *vcpu, const struct insn *insn);
+/* decimal.c: daa, das, aaa, aas, aam, aad */
+enum outcome ordinary_decimal(struct vcpu *vcpu, const struct insn *insn);
+/* stack.c: push, pop, pusha, popa, enter, leave */
+enum outcome ordinary_stack(struct vcpu *vcpu, const struct insn *insn);
+/* branch.c: near jmp, call, ret, jcc, loop */
+enum outcome ordinary_branch(struct vcpu *vcpu, const struct insn *insn);
+/* string.c: movs, cmps, scas, lods, stos */
+enum outcome ordinary_string(struct vcpu *vcpu, const struct insn *insn);
 
-/* ---- a native run in its steps (native.c)
- * ------------------------------------------------------------------ */
+/* ---- a native run in its steps (native.c) -------------------------------------------------------------- */
 
 struct native_run {
     const struct stub *stub;

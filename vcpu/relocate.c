@@ -2,9 +2,9 @@
  * Guest instruction -> 64-bit instruction with the same effect on registers, flags and one memory operand.
  *
  * Most 32-bit encodings mean the same in 64-bit mode (default operand size 32). What must change:
- *   - prefixes: segment overrides and 67 go, LOCK and REP hints too; 66 is made anew from the operand size,
- * since 16-bit code uses it the other way round. In MMX and SSE instructions 66, F2 and F3 are part of the
- * opcode: kept.
+ *   - prefixes: segment overrides and 67 go, LOCK and REP hints too; 66 is made anew from the operand
+ *     size, since 16-bit code uses it the other way round. In MMX and SSE instructions 66, F2 and F3 are
+ *     part of the opcode: kept.
  *   - 40-4F (INC, DEC) are REX prefixes: FF /0 and FF /1. 82 does not exist: 80.
  *   - the memory operand becomes RIP-relative.
  *   - ESP becomes another register (stub.h).
@@ -37,18 +37,13 @@ static void append(struct relocated *relocated, uint8_t byte)
 
 /* ---- writing the instruction --------------------------------------------------------------------------- */
 
-static void append_prefixes(const struct insn *insn, struct relocated *relocated)
+/* Of several F2 and F3 the last one counts; 66 may stand anywhere before the 0F. */
+static void append_vector_prefixes(const struct insn *insn, struct relocated *relocated)
 {
-    bool is_vector = insn->sensitive != NULL && insn->opcode_map != 0; /* x87 is in the one-byte map */
-
-    if (insn->sensitive == NULL && insn->operand_size == 2)
-        append(relocated, PREFIX_OPERAND_SIZE);
-    if (!is_vector)
-        return;
-    /* Of several F2 and F3 the last one counts; 66 may stand anywhere. */
     uint8_t repeat = 0;
     bool has_operand_size = false;
-    for (unsigned i = 0; i + 1 < insn->opcode_offset; i++) { /* up to the 0F */
+
+    for (unsigned i = 0; i + 1 < insn->opcode_offset; i++) {
         if (insn->bytes[i] == PREFIX_REP || insn->bytes[i] == PREFIX_REPNE)
             repeat = insn->bytes[i];
         else if (insn->bytes[i] == PREFIX_OPERAND_SIZE)
@@ -58,6 +53,16 @@ static void append_prefixes(const struct insn *insn, struct relocated *relocated
         append(relocated, PREFIX_OPERAND_SIZE);
     if (repeat != 0)
         append(relocated, repeat);
+}
+
+static void append_prefixes(const struct insn *insn, struct relocated *relocated)
+{
+    bool is_fpu = insn->sensitive != NULL;
+
+    if (!is_fpu && insn->operand_size == 2)
+        append(relocated, PREFIX_OPERAND_SIZE);
+    if (is_fpu && insn->opcode_map != 0) /* x87, in the one-byte map, takes no prefix */
+        append_vector_prefixes(insn, relocated);
 }
 
 static void append_opcode(const struct insn *insn, struct relocated *relocated)

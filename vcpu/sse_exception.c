@@ -20,8 +20,7 @@ uint32_t sse_quiet_mxcsr(uint32_t mxcsr)
     return (mxcsr & MXCSR_UM) ? quiet : quiet & ~MXCSR_FTZ;
 }
 
-/* The instructions that can have a tiny result: how many numbers of which size they leave in the destination.
- */
+/* The instructions that can have a tiny result: how many numbers of which size they leave. */
 static const struct arithmetic {
     uint16_t mnemonic;
     uint8_t n, size;

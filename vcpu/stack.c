@@ -23,8 +23,7 @@ static enum outcome push(struct vcpu *vcpu, const struct insn *insn)
     return vcpu_finish(vcpu, insn);
 }
 
-/* A destination in memory is addressed with the incremented ESP, and POP ESP overwrites it (SDM Vol 2B POP).
- */
+/* A destination in memory is addressed with the incremented ESP; POP ESP overwrites it (SDM Vol 2B). */
 static enum outcome pop(struct vcpu *vcpu, const struct insn *insn)
 {
     const uint32_t old_esp = vcpu->gpr[ESP];

@@ -3,12 +3,11 @@
  * flags are right by construction. A stub is the same instruction as 64-bit code, its memory operand replaced
  * by a scratch slot, with the guest's registers loaded around it.
  *
- *     guest, 32-bit code          stub, 64-bit code
- *     64 01 48 08                 01 0d disp32             add [rip+disp32], ecx      disp32 -> the scratch
- * slot add fs:[eax+8], ecx         41 ff 67 30              jmp [r15+STUB_LEAVE]
+ *     guest, 32-bit code                stub, 64-bit code
+ *     64 01 48 08  add fs:[eax+8], ecx  01 0d disp32  add [rip+disp32], ecx    (the scratch slot)
+ *                                       41 ff 67 30   jmp [r15+STUB_LEAVE]
  *
- * Private to vcpu/. Read next: relocate.c (how a stub is made, and why it cannot do harm), native.c (its
- * use).
+ * Private to vcpu/. Read next: relocate.c (how a stub is made, why it cannot do harm), native.c (its use).
  */
 #ifndef RING3_VCPU_STUB_H
 #define RING3_VCPU_STUB_H
@@ -36,16 +35,14 @@ struct stub {
     stand_in_t stand_in;
 };
 
-/* The stub of an instruction, from the cache or made; NULL if it cannot be run so. Valid until the next call.
- */
+/* The stub of an instruction, from the cache or made; NULL if it cannot be. Valid until the next call. */
 const struct stub *stub_find(const struct insn *insn);
 /* The slot that stands for the memory operand. */
 uint8_t *stub_scratch(void);
 /* Runs context->code. */
 void stub_run(struct stub_context *context);
 
-/* ---- relocate.c ------------------------------------------------------------------------------------------
- */
+/* ---- relocate.c ---------------------------------------------------------------------------------------- */
 
 #define RELOCATED_MAX 16
 

@@ -9,8 +9,7 @@ static struct fake_machine machine;
 #define MOV_TO_DR(n)   0x0f, 0x23, (uint8_t)(0xc0 | (n) << 3)
 #define MOV_FROM_DR(n) 0x0f, 0x21, (uint8_t)(0xc0 | (n) << 3)
 
-/* ---- control registers ----------------------------------------------------------------------------------
- */
+/* ---- control registers --------------------------------------------------------------------------------- */
 
 START_TEST(control_registers_are_for_cpl_0)
 {
@@ -200,8 +199,7 @@ START_TEST(hlt_halts_after_itself)
 }
 END_TEST
 
-/* ---- debug registers ------------------------------------------------------------------------------------
- */
+/* ---- debug registers ----------------------------------------------------------------------------------- */
 
 START_TEST(debug_registers_keep_their_fixed_bits)
 {
@@ -258,8 +256,7 @@ START_TEST(a_breakpoint_that_nobody_watches_stops_the_run)
 }
 END_TEST
 
-/* ---- the counter ----------------------------------------------------------------------------------------
- */
+/* ---- the counter --------------------------------------------------------------------------------------- */
 
 START_TEST(rdtsc_adds_the_offset_and_obeys_tsd)
 {
@@ -280,8 +277,7 @@ START_TEST(rdtsc_adds_the_offset_and_obeys_tsd)
 }
 END_TEST
 
-/* ---- what holds for every instruction -------------------------------------------------------------------
- */
+/* ---- what holds for every instruction ------------------------------------------------------------------ */
 
 START_TEST(rf_lasts_one_instruction)
 {

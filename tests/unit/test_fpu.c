@@ -38,8 +38,7 @@ static struct vcpu *reset(void)
     return vcpu;
 }
 
-/* ---- availability ---------------------------------------------------------------------------------------
- */
+/* ---- availability -------------------------------------------------------------------------------------- */
 
 struct availability_case {
     const char *name;
@@ -94,8 +93,7 @@ START_TEST(fences_and_movnti_do_not_need_the_fpu)
 }
 END_TEST
 
-/* ---- x87 exceptions -------------------------------------------------------------------------------------
- */
+/* ---- x87 exceptions ------------------------------------------------------------------------------------ */
 
 /* 1 / 0 with #Z unmasked. */
 static void divide_by_zero(struct vcpu *vcpu)
@@ -151,8 +149,7 @@ START_TEST(an_unmasked_exception_withholds_the_store)
 }
 END_TEST
 
-/* ---- SSE exceptions -------------------------------------------------------------------------------------
- */
+/* ---- SSE exceptions ------------------------------------------------------------------------------------ */
 
 static void set_xmm(struct vcpu *vcpu, unsigned i, uint32_t low)
 {
@@ -251,8 +248,7 @@ START_TEST(sse_memory_operands_must_be_aligned)
 }
 END_TEST
 
-/* ---- images ---------------------------------------------------------------------------------------------
- */
+/* ---- images -------------------------------------------------------------------------------------------- */
 
 START_TEST(fnstenv_writes_the_guest_s_pointers)
 {
@@ -397,8 +393,7 @@ START_TEST(a_masked_store_touches_the_selected_bytes)
 }
 END_TEST
 
-/* ---- the monitor's own state ----------------------------------------------------------------------------
- */
+/* ---- the monitor's own state --------------------------------------------------------------------------- */
 
 START_TEST(the_host_s_state_survives)
 {

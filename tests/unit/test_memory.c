@@ -127,8 +127,7 @@ START_TEST(linear_addresses_wrap_at_4_gib)
 }
 END_TEST
 
-/* ---- effective addresses --------------------------------------------------------------------------------
- */
+/* ---- effective addresses ------------------------------------------------------------------------------- */
 
 START_TEST(sixteen_bit_addresses_wrap_at_64_kib)
 {
@@ -163,8 +162,7 @@ START_TEST(ebp_and_esp_address_the_stack_segment)
 }
 END_TEST
 
-/* ---- alignment ------------------------------------------------------------------------------------------
- */
+/* ---- alignment ----------------------------------------------------------------------------------------- */
 
 START_TEST(alignment_is_checked_for_ring_3_under_am_and_ac)
 {
@@ -213,8 +211,7 @@ START_TEST(alignment_follows_the_size_of_the_operand)
 }
 END_TEST
 
-/* ---- paging ---------------------------------------------------------------------------------------------
- */
+/* ---- paging -------------------------------------------------------------------------------------------- */
 
 START_TEST(a_write_that_crosses_into_an_absent_page_writes_nothing)
 {
@@ -243,8 +240,7 @@ START_TEST(ring_3_has_user_rights_and_others_have_not)
 }
 END_TEST
 
-/* ---- fetch ----------------------------------------------------------------------------------------------
- */
+/* ---- fetch --------------------------------------------------------------------------------------------- */
 
 #define CODE_END (GUEST_CODE + PAGE_SIZE)
 

@@ -9,8 +9,7 @@ static struct fake_machine machine;
 
 #define DATA 0x40000u
 
-/* ---- memory is touched as often as by the CPU -----------------------------------------------------------
- */
+/* ---- memory is touched as often as by the CPU ---------------------------------------------------------- */
 
 struct access_case {
     const char *name;
@@ -82,8 +81,7 @@ START_TEST(nothing_changes_if_the_write_cannot_be)
 }
 END_TEST
 
-/* ---- 16-bit code ----------------------------------------------------------------------------------------
- */
+/* ---- 16-bit code --------------------------------------------------------------------------------------- */
 
 START_TEST(the_operand_size_prefix_means_the_other_size)
 {
@@ -143,8 +141,7 @@ START_TEST(real_mode_code_runs)
 }
 END_TEST
 
-/* ---- ESP as an operand ----------------------------------------------------------------------------------
- */
+/* ---- ESP as an operand --------------------------------------------------------------------------------- */
 
 struct esp_case {
     uint8_t bytes[8];
@@ -196,8 +193,7 @@ START_TEST(esp_is_a_register_like_any_other)
 }
 END_TEST
 
-/* ---- division -------------------------------------------------------------------------------------------
- */
+/* ---- division ------------------------------------------------------------------------------------------ */
 
 struct division_case {
     uint8_t bytes[3];
@@ -277,8 +273,7 @@ START_TEST(bit_offsets_reach_beyond_the_operand)
 }
 END_TEST
 
-/* ---- what may become a stub -----------------------------------------------------------------------------
- */
+/* ---- what may become a stub ---------------------------------------------------------------------------- */
 
 START_TEST(nothing_else_is_relocated)
 {
