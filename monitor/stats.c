@@ -69,16 +69,15 @@ static void cost_add(struct cost *cost, uint64_t ns)
     cost->histogram[histogram_slot(ns)]++;
 }
 
+/* The value at the nearest rank, rounded down to its slot, but never below the least. */
 static uint64_t cost_percentile(const struct cost *cost, unsigned percent)
 {
     uint64_t rank = (cost->count * percent + 99) / 100, seen = 0;
+    unsigned slot = 0;
 
-    for (unsigned slot = 0; slot < HISTOGRAM_SLOTS; slot++) {
-        seen += cost->histogram[slot];
-        if (seen >= rank)
-            return histogram_value(slot);
-    }
-    return 0;
+    while (slot < HISTOGRAM_SLOTS - 1 && (seen += cost->histogram[slot]) < rank)
+        slot++;
+    return histogram_value(slot) < cost->min ? cost->min : histogram_value(slot);
 }
 
 static struct cost *instruction_cost(struct stats *stats, const struct insn *insn)
