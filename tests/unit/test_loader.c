@@ -8,6 +8,7 @@
 #include "elf_builder.h"
 #include "monitor/bootinfo.h"
 #include "monitor/loader.h"
+#include "monitor/patch.h"
 #include "monitor/symbols.h"
 
 #define COUNT(array) (sizeof(array) / sizeof(array)[0])
@@ -275,6 +276,53 @@ START_TEST(symbols_of_the_kernel)
     expect_loaded(kernel);
     ck_assert_str_eq(symbols_find(kernel_symbols(kernel), 0x80100004, &offset), "kernel_main");
     ck_assert_uint_eq(offset, 4);
+    unload(kernel);
+}
+END_TEST
+
+/* popf; jmp to a second popf at 0x10; between them, bytes that look like one and are not reached. */
+static const uint8_t holes[32] = {
+    0x9d, 0xeb, 0x0d, 0x9d, [0x10] = 0x9d, [0x11] = 0xf4, [0x12] = 0xeb, [0x13] = 0xfe};
+
+START_TEST(holes_are_patched)
+{
+    struct kernel_image *kernel;
+    uint8_t original = 0;
+
+    fresh(0x80100000);
+    builder_add_segment(&builder, 0x100000, 0x80100000, holes, sizeof holes, sizeof holes);
+    builder_add_section(&builder, (Elf32_Shdr){.sh_type = SHT_PROGBITS,
+                                               .sh_flags = SHF_ALLOC | SHF_EXECINSTR,
+                                               .sh_addr = 0x80100000,
+                                               .sh_offset = builder_segment(&builder, 0)->p_offset,
+                                               .sh_size = sizeof holes});
+    builder_add_symbols(&builder, NULL, 0);
+    config.holes = HOLES_PATCH;
+    kernel = load(RAM_SIZE);
+    expect_loaded(kernel);
+    ck_assert_ptr_nonnull(vm.patches);
+    ck_assert_uint_eq(patch_count(vm.patches), 2);
+    ck_assert(patch_find(vm.patches, &vm.memory, 0x100000, &original));
+    ck_assert_uint_eq(original, 0x9d);
+    ck_assert(patch_find(vm.patches, &vm.memory, 0x100010, &original));
+    ck_assert_uint_eq(vm.memory.hva[0x100003], 0x9d);
+    ck_assert_uint_eq(vm.memory.hva[0x100011], 0xf4); /* the kernel's own HLT */
+    ck_assert(!patch_find(vm.patches, &vm.memory, 0x100011, &original));
+    patch_free(vm.patches);
+    unload(kernel);
+}
+END_TEST
+
+START_TEST(holes_are_left_alone)
+{
+    struct kernel_image *kernel;
+
+    fresh(0x100000);
+    builder_add_segment(&builder, 0x100000, 0x100000, holes, sizeof holes, sizeof holes);
+    kernel = load(RAM_SIZE);
+    expect_loaded(kernel);
+    ck_assert_ptr_null(vm.patches);
+    ck_assert_mem_eq(vm.memory.hva + 0x100000, holes, sizeof holes);
     unload(kernel);
 }
 END_TEST
@@ -922,6 +970,8 @@ int main(void)
     tcase_add_test(good, rom_below_4_gib);
     tcase_add_test(good, boot_block_avoids_the_kernel);
     tcase_add_test(good, symbols_of_the_kernel);
+    tcase_add_test(good, holes_are_patched);
+    tcase_add_test(good, holes_are_left_alone);
     tcase_add_test(good, multiboot_information);
     tcase_add_test(good, multiboot_without_append);
     tcase_add_test(good, multiboot_memory_map);
