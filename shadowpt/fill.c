@@ -44,8 +44,7 @@ static unsigned access_kind(const struct vcpu *vcpu, uint32_t error)
            (vcpu->cpl == 3 ? ACCESS_USER : 0);
 }
 
-/* ---- the run around the page
- * ------------------------------------------------------------------------------- */
+/* ---- the run around the page --------------------------------------------------------------------------- */
 
 /* Must the host map the page read-only? Drops a trace that nobody needs any more. */
 static bool is_held_back(struct shadow *shadow, uint32_t rpn)
@@ -137,8 +136,7 @@ static void set_accessed_ahead(struct shadow *shadow, const struct fill *fill)
     }
 }
 
-/* ---- mapping
- * ----------------------------------------------------------------------------------------------- */
+/* ---- mapping ------------------------------------------------------------------------------------------- */
 
 /* The rights of a mapping made for this access. `may_write`: the page is neither ROM nor a traced table. */
 static uint32_t flags_for(const struct walk *walk, unsigned kind, bool may_write)
@@ -233,8 +231,7 @@ static void map_page(struct shadow *shadow, const struct walk *walk, uint32_t pa
     map_run(shadow, &fill);
 }
 
-/* ---- the fault
- * --------------------------------------------------------------------------------------------- */
+/* ---- the fault ----------------------------------------------------------------------------------------- */
 
 enum shadow_result shadow_fault(struct shadow *shadow, struct vcpu *vcpu, gva_t gva, uint32_t error,
                                 struct fault *fault)
@@ -251,8 +248,7 @@ enum shadow_result shadow_fault(struct shadow *shadow, struct vcpu *vcpu, gva_t 
 
     if (rpn == RPN_NONE || host_is_hole(shadow, page))
         return SHADOW_EMULATE;
-    if (shadow->is_user_view &&
-        !walk.user) /* the supervisor's, but its view is not on: an engine between two worlds */
+    if (shadow->is_user_view && !walk.user) /* an engine between two worlds: CPL 0, but not its view */
         return SHADOW_EMULATE;
     evict_for(shadow, RUNS_PER_FILL);
     if (!table_trace_walk(shadow, &walk, gva))

@@ -115,7 +115,8 @@ bool host_set_writable(struct shadow *shadow, uint32_t page, bool is_writable)
     return mprotect(host_pointer(shadow, page), PAGE_SIZE, protection) == 0;
 }
 
-/* The host's page tables have a no-execute bit on every CPU that ring3 runs on; compat-mode code honours it. */
+/* The host's page tables have a no-execute bit on every CPU that ring3 runs on; compat-mode code honours it.
+ */
 bool shadow_allow_fetch(struct shadow *shadow, gva_t gva, bool is_allowed)
 {
     uint32_t page = gva >> PAGE_SHIFT, spte = shadow->spte[page];

@@ -67,8 +67,7 @@ void invariant_log(struct shadow *shadow, uint32_t first, uint32_t n)
     shadow->n_changes++;
 }
 
-/* ---- a mapping against the guest's tables
- * ------------------------------------------------------------------ */
+/* ---- a mapping against the guest's tables -------------------------------------------------------------- */
 
 /* Each level: traced, and A set (unless the entry is in ROM and cannot hold it). */
 static bool check_levels(const struct shadow *shadow, const struct report *report, gva_t gva,
@@ -139,8 +138,7 @@ static bool check_page(struct shadow *shadow, const struct report *report, const
     return check_levels(shadow, report, gva, &walk) && check_writable(shadow, report, gva, spte, &walk);
 }
 
-/* ---- the notes among themselves
- * ---------------------------------------------------------------------------- */
+/* ---- the notes among themselves ------------------------------------------------------------------------ */
 
 static bool check_rmap(const struct shadow *shadow, const struct report *report, uint32_t page)
 {
@@ -187,8 +185,7 @@ static bool check_counts(const struct shadow *shadow, const struct report *repor
     return true;
 }
 
-/* ---- the host
- * ---------------------------------------------------------------------------------------------- */
+/* ---- the host ------------------------------------------------------------------------------------------ */
 
 struct host_mapping {
     uint64_t first, end, offset, inode;
@@ -257,8 +254,7 @@ static bool check_host(const struct shadow *shadow, const struct report *report)
     return is_right;
 }
 
-/* ---- together
- * ---------------------------------------------------------------------------------------------- */
+/* ---- together ------------------------------------------------------------------------------------------ */
 
 static bool check_everything(struct shadow *shadow, const struct report *report, const struct vcpu *vcpu)
 {

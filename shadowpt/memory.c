@@ -21,8 +21,7 @@
 
 #define ADDRESS_SPACE_END (UINT64_C(1) << 32)
 
-/* ---- making it -------------------------------------------------------------------------------------------
- */
+/* ---- making it ----------------------------------------------------------------------------------------- */
 
 static void add_region(struct guest_memory *memory, gpa_t gpa, uint64_t size, uint32_t rpn, bool is_rom)
 {
@@ -91,8 +90,7 @@ void memory_destroy(struct guest_memory *memory)
     memory->fd = -1;
 }
 
-/* ---- addresses -------------------------------------------------------------------------------------------
- */
+/* ---- addresses ----------------------------------------------------------------------------------------- */
 
 static const struct memory_region *region_of(const struct guest_memory *memory, gpa_t gpa)
 {
@@ -137,8 +135,7 @@ uint32_t memory_run(const struct guest_memory *memory, gpa_t gpa)
     return (uint32_t)((region->gpa + region->size - gpa + PAGE_MASK) >> PAGE_SHIFT);
 }
 
-/* ---- the door --------------------------------------------------------------------------------------------
- */
+/* ---- the door ------------------------------------------------------------------------------------------ */
 
 /* The bytes from gpa on that lie in one region, at most n; 0: no memory at gpa. */
 static size_t span(const struct guest_memory *memory, gpa_t gpa, size_t n, uint8_t **hva)

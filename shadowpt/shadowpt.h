@@ -1,33 +1,35 @@
 /*
  * shadowpt: guest RAM, the walk of the guest's page tables, and the shadow of them made of mmaps.
  *
- * Three letters keep the worlds apart: gva (guest linear), gpa (guest physical), hva (host virtual); a fourth number,
- * the rpn, counts pages of the one memfd that holds all guest RAM and ROM. `gpte` is an entry of the guest's tables,
- * `spte` our note of what is mapped in a window.
+ * Three letters keep the worlds apart: gva (guest linear), gpa (guest physical), hva (host virtual); a fourth
+ * number, the rpn, counts pages of the one memfd that holds all guest RAM and ROM. `gpte` is an entry of the
+ * guest's tables, `spte` our note of what is mapped in a window.
  *
- * The invariant: each shadow mapping is allowed by the guest's tables, or by what a real TLB could still hold, and
- * points to the right page. Read next: memory.c, walk.c, space.h.
+ * The invariant: each shadow mapping is allowed by the guest's tables, or by what a real TLB could still
+ * hold, and points to the right page. Read next: memory.c, walk.c, space.h.
  */
 #ifndef RING3_SHADOWPT_H
 #define RING3_SHADOWPT_H
 
 #include "vcpu/vcpu.h"
 
-/* ---- guest physical memory --------------------------------------------------------------------------- */
+/* ---- guest physical memory ----------------------------------------------------------------------------- */
 
-#define RPN_NONE             UINT32_MAX
-#define MEMORY_MAX_REGIONS   8
-#define MEMORY_MAX_RAM       (UINT64_C(3) << 30)
-#define MEMORY_VGA_FIRST     0xa0000u /* 640 KiB: no RAM here, the VGA answers */
-#define MEMORY_BIOS_FIRST    0xc0000u /* option and system ROM area: read-only for the guest, written by the board */
-#define MEMORY_EXTENDED      0x100000u
-#define MEMORY_MAX_ROM       (UINT64_C(16) << 20)
+#define RPN_NONE           UINT32_MAX
+#define MEMORY_MAX_REGIONS 8
+#define MEMORY_MAX_RAM     (UINT64_C(3) << 30)
+#define MEMORY_VGA_FIRST   0xa0000u /* 640 KiB: no RAM here, the VGA answers */
+#define MEMORY_BIOS_FIRST                                                                                    \
+    0xc0000u /* option and system ROM: read-only for the guest, written by the board                         \
+              */
+#define MEMORY_EXTENDED 0x100000u
+#define MEMORY_MAX_ROM  (UINT64_C(16) << 20)
 
 struct memory_region {
-    gpa_t gpa;       /* page-aligned, like size */
+    gpa_t gpa; /* page-aligned, like size */
     uint64_t size;
-    uint32_t rpn;    /* of its first page */
-    bool is_rom;     /* guest writes are dropped */
+    uint32_t rpn; /* of its first page */
+    bool is_rom;  /* guest writes are dropped */
 };
 
 /* Per-page flags, indexed by rpn. All writes, the guest's, the devices' and the monitor's, honour them. */
@@ -51,22 +53,25 @@ struct guest_memory {
     struct shadow *shadow; /* told of writes to flagged pages; may be NULL */
 };
 
-/* RAM of `ram_size` bytes (a multiple of 4 KiB, 1 MiB to MEMORY_MAX_RAM) with the PC's holes, and `rom_size` bytes of
- * ROM that end at 4 GiB (0: none). false: one line in `error`. */
-bool memory_create(struct guest_memory *memory, uint64_t ram_size, uint64_t rom_size, char *error, size_t error_size);
+/* RAM of `ram_size` bytes (a multiple of 4 KiB, 1 MiB to MEMORY_MAX_RAM) with the PC's holes, and `rom_size`
+ * bytes of ROM that end at 4 GiB (0: none). false: one line in `error`. */
+bool memory_create(struct guest_memory *memory, uint64_t ram_size, uint64_t rom_size, char *error,
+                   size_t error_size);
 void memory_destroy(struct guest_memory *memory);
 /* The page behind an address, or RPN_NONE: no RAM or ROM there. */
 uint32_t memory_rpn(const struct guest_memory *memory, gpa_t gpa);
 gpa_t memory_gpa(const struct guest_memory *memory, uint32_t rpn);
 /* How many pages from this address on have consecutive rpns (0: no RAM or ROM there). */
 uint32_t memory_run(const struct guest_memory *memory, gpa_t gpa);
-/* THE door to guest memory. false: some byte of the range is not RAM or ROM; then nothing was moved. */
+/* THE door to guest memory. false: some byte of the range is not RAM or ROM; then nothing was moved.
+ * memory_write is the guest's and the devices': ROM drops it; memory_write_rom the loader's and the board's.
+ */
 bool memory_read(const struct guest_memory *memory, gpa_t gpa, void *buf, size_t n);
-bool memory_write(struct guest_memory *memory, gpa_t gpa, const void *buf, size_t n);      /* as the guest or a device: ROM drops it */
-bool memory_write_rom(struct guest_memory *memory, gpa_t gpa, const void *buf, size_t n);  /* as the loader and the board: ROM too */
-/* As the CPU's walk setting A and D bits in the naturally aligned page-table entry at gpa: one atomic step, and no
- * trace is told, since A and D only ever grow by it. false: the entry is no longer `old`; then nothing was written.
- * An entry in ROM, or where there is no memory, stays as it is. */
+bool memory_write(struct guest_memory *memory, gpa_t gpa, const void *buf, size_t n);
+bool memory_write_rom(struct guest_memory *memory, gpa_t gpa, const void *buf, size_t n);
+/* As the CPU's walk setting A and D bits in the naturally aligned page-table entry at gpa: one atomic step,
+ * and no trace is told, since A and D only ever grow by it. false: the entry is no longer `old`; then nothing
+ * was written. An entry in ROM, or where there is no memory, stays as it is. */
 bool memory_update_entry(struct guest_memory *memory, gpa_t gpa, uint32_t old, uint32_t new);
 
 /* ---- the guest's page tables --------------------------------------------------------------------------- */
@@ -88,33 +93,39 @@ struct walk {
     unsigned n_levels;
 };
 
-/* Walks as the CPU would (SDM Vol 3A ch. 4; 32-bit paging with PSE now, the seam for PAE is walk.c's table of modes).
- * kind is ACCESS_*. Sets A, and D on writes, unless `is_peek`; a walk that faults sets nothing. false: *fault is the
- * #PF. Paging off: identity, no levels. Entries read as all ones where the guest's tables lie outside memory. */
+/* Walks as the CPU would (SDM Vol 3A ch. 4; 32-bit paging with PSE now, the seam for PAE is walk.c's table of
+ * modes). kind is ACCESS_*. Sets A, and D on writes, unless `is_peek`; a walk that faults sets nothing.
+ * false: *fault is the #PF. Paging off: identity, no levels. Entries read as all ones where the guest's
+ * tables lie outside memory. */
 bool guest_walk(struct guest_memory *memory, const struct vcpu *vcpu, gva_t gva, unsigned kind, bool is_peek,
                 struct walk *walk, struct fault *fault);
 
 /* ---- shadow spaces ------------------------------------------------------------------------------------- */
 
-/* A window: guest linear address a lives at base + (uint32_t)(a + bias). [hole_first, hole_last] are guest addresses
- * that cannot be mapped there (hole_first > hole_last: none). */
+/* A window: guest linear address a lives at base + (uint32_t)(a + bias). [hole_first, hole_last] are guest
+ * addresses that cannot be mapped there (hole_first > hole_last: none). */
 struct shadow_window {
     uintptr_t base;
     uint32_t bias;
     uint32_t hole_first, hole_last;
 };
 
-enum shadow_change { SHADOW_CHANGE_FILL, SHADOW_CHANGE_DROP, SHADOW_CHANGE_PROTECT, SHADOW_CHANGE_TABLE_WRITE };
+enum shadow_change {
+    SHADOW_CHANGE_FILL,
+    SHADOW_CHANGE_DROP,
+    SHADOW_CHANGE_PROTECT,
+    SHADOW_CHANGE_TABLE_WRITE
+};
 
 struct shadow_stats {
-    uint64_t fills;           /* faults answered by mapping */
-    uint64_t pages_filled;    /* pages mapped by them, neighbours included */
-    uint64_t drops;           /* pages unmapped */
+    uint64_t fills;        /* faults answered by mapping */
+    uint64_t pages_filled; /* pages mapped by them, neighbours included */
+    uint64_t drops;        /* pages unmapped */
     uint64_t write_protect_faults;
-    uint64_t table_writes;    /* writes to guest page tables followed */
-    uint64_t evictions;
-    uint64_t switches;        /* CR3 writes */
-    uint64_t mappings;        /* now */
+    uint64_t table_writes; /* writes to guest page tables followed */
+    uint64_t evictions;    /* of them to stay within the bound on host mappings */
+    uint64_t switches;     /* CR3 writes */
+    uint64_t mappings;     /* now */
 };
 
 struct shadow_config {
@@ -128,9 +139,9 @@ struct shadow_config {
 };
 
 enum shadow_result {
-    SHADOW_FILLED,    /* retry the instruction */
-    SHADOW_GUEST,     /* the guest's own #PF: in *fault */
-    SHADOW_EMULATE,   /* no mapping can serve: MMIO, ROM write, write to a traced page table, the hole: emulate it */
+    SHADOW_FILLED,  /* retry the instruction */
+    SHADOW_GUEST,   /* the guest's own #PF: in *fault */
+    SHADOW_EMULATE, /* no mapping can serve: MMIO, a write to ROM or to a traced page table, the hole */
 };
 
 /* NULL: one line in `error`. */
@@ -141,8 +152,9 @@ void shadow_destroy(struct shadow *shadow);
 enum shadow_result shadow_fault(struct shadow *shadow, struct vcpu *vcpu, gva_t gva, uint32_t error,
                                 struct fault *fault);
 
-/* User/supervisor separation in one window: while the user view is on, no supervisor page below the user limit is
- * mapped; what lies at or above the limit must be kept out of reach by truncating the user view's segments. */
+/* User/supervisor separation in one window: while the user view is on, no supervisor page below the user
+ * limit is mapped; what lies at or above the limit must be kept out of reach by truncating the user view's
+ * segments. */
 void shadow_set_view(struct shadow *shadow, const struct vcpu *vcpu, bool is_user);
 /* First linear address out of reach for the user view; 1<<32: everything is in reach. */
 uint64_t shadow_user_limit(const struct shadow *shadow);
@@ -165,14 +177,15 @@ struct shadow_mapping {
     bool write, user, global;
 };
 bool shadow_find(const struct shadow *shadow, gva_t gva, struct shadow_mapping *mapping);
-/* For a debugger: instructions on the page of gva cannot be fetched, and the attempt is a #PF with PF_FETCH, until
- * they are allowed again, which must be before anything else is asked of the shadow. Nothing the guest sees changes.
- * false: the page is not mapped now. */
+/* For a debugger: instructions on the page of gva cannot be fetched, and the attempt is a #PF with PF_FETCH,
+ * until they are allowed again, which must be before anything else is asked of the shadow. Nothing the guest
+ * sees changes. false: the page is not mapped now. */
 bool shadow_allow_fetch(struct shadow *shadow, gva_t gva, bool is_allowed);
 const struct shadow_stats *shadow_stats(const struct shadow *shadow);
 bool shadow_uses_userfaultfd(const struct shadow *shadow);
-/* Checks every mapping against the guest's tables and the host's. false: one line in `error`. To be called at each
- * exit when check_invariant is on (it decides itself how much to check). */
-bool shadow_check(struct shadow *shadow, const struct vcpu *vcpu, bool everything, char *error, size_t error_size);
+/* Checks every mapping against the guest's tables and the host's. false: one line in `error`. To be called at
+ * each exit when check_invariant is on (it decides itself how much to check). */
+bool shadow_check(struct shadow *shadow, const struct vcpu *vcpu, bool everything, char *error,
+                  size_t error_size);
 
 #endif

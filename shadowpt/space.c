@@ -21,8 +21,7 @@
 #define DEFAULT_MAX_RUNS 16384u /* a quarter of vm.max_map_count's default */
 #define LEAST_MAX_RUNS   64u    /* an instruction touches at most a dozen pages; they must fit at once */
 
-/* ---- life ------------------------------------------------------------------------------------------------
- */
+/* ---- life ---------------------------------------------------------------------------------------------- */
 
 static void *reserve_array(size_t n, size_t size)
 {
@@ -114,8 +113,7 @@ void space_observe(struct shadow *shadow, enum shadow_change change, uint32_t fi
         shadow->config.observe(shadow->config.observe_ctx, change, first << PAGE_SHIFT, n);
 }
 
-/* ---- the reverse map -------------------------------------------------------------------------------------
- */
+/* ---- the reverse map ----------------------------------------------------------------------------------- */
 
 static void rmap_add(struct shadow *shadow, uint32_t page, uint32_t rpn)
 {
@@ -141,8 +139,7 @@ static void rmap_remove(struct shadow *shadow, uint32_t page, uint32_t rpn)
         shadow->rmap_head[rpn] = next;
 }
 
-/* ---- counts ----------------------------------------------------------------------------------------------
- */
+/* ---- counts -------------------------------------------------------------------------------------------- */
 
 /* Will the host keep two adjacent pages in one mapping? */
 static bool is_joined(uint32_t left, uint32_t right)
@@ -198,8 +195,7 @@ static void write_spte(struct shadow *shadow, uint32_t page, uint32_t spte)
     count_run(shadow, page + 1, 1);
 }
 
-/* ---- changes ---------------------------------------------------------------------------------------------
- */
+/* ---- changes ------------------------------------------------------------------------------------------- */
 
 /* Notes n pages with consecutive rpns, none of which was mapped; they lie in one region. Only the ends of
  * such a run can begin or end a host mapping. */

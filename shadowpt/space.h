@@ -90,10 +90,10 @@ struct shadow {
     uint32_t n_override; /* pages with SPTE_OVERRIDE */
     uint64_t n_fills;
 
-    /* the paging registers the space was built for, and the page directory as last seen */
+    /* the paging registers the space was built for, and the page directory */
     uint32_t cr0, cr3, cr4;
-    uint32_t directory; /* rpn; RPN_NONE: paging is off, or CR3 points to no memory */
-    uint32_t pde[WINDOW_REGION];
+    uint32_t directory;          /* rpn; RPN_NONE: paging is off, or CR3 points to no memory */
+    uint32_t pde[WINDOW_REGION]; /* of regions with pages: up to date; of others: as last seen */
 
     /* sequential faults (fill.c) */
     uint32_t streak_page; /* the page after the last run that was mapped */

@@ -37,8 +37,7 @@ uint32_t table_rights(uint32_t pde, uint32_t pte)
     return rights;
 }
 
-/* ---- traces
- * ------------------------------------------------------------------------------------------------ */
+/* ---- traces -------------------------------------------------------------------------------------------- */
 
 static void trace(struct shadow *shadow, uint32_t rpn)
 {
@@ -68,8 +67,7 @@ bool table_is_used(const struct shadow *shadow, uint32_t rpn)
     return rpn == shadow->directory || shadow->table[rpn].first_region != 0;
 }
 
-/* ---- which table a region comes from
- * ----------------------------------------------------------------------- */
+/* ---- which table a region comes from ------------------------------------------------------------------- */
 
 void table_release(struct shadow *shadow, uint32_t region)
 {
@@ -100,15 +98,6 @@ static void link_region(struct shadow *shadow, uint32_t region, uint32_t rpn)
     table->first_region = (uint16_t)(region + 1);
 }
 
-static void trace_directory(struct shadow *shadow)
-{
-    if (space_is_table(shadow, shadow->directory))
-        return;
-    /* not traced, so nothing was built from it, and what we remember of it may be old */
-    memcpy(shadow->pde, space_table_entries(shadow, shadow->directory), sizeof shadow->pde);
-    trace(shadow, shadow->directory);
-}
-
 /* Traces the tables that the walk went through, before something is built from them. false: one of them is
  * not in memory, where no trace is possible. */
 bool table_trace_walk(struct shadow *shadow, const struct walk *walk, gva_t gva)
@@ -124,7 +113,7 @@ bool table_trace_walk(struct shadow *shadow, const struct walk *walk, gva_t gva)
 
     if (rpn == RPN_NONE)
         return false;
-    trace_directory(shadow);
+    trace(shadow, shadow->directory);
     shadow->pde[region] = space_table_entries(shadow, shadow->directory)[region]; /* A was set by the walk */
     BUG_ON(shadow->region[region].n_pages != 0 &&
            shadow->region[region].table != (walk->n_levels == 2 ? rpn + 1 : 0));
@@ -138,8 +127,7 @@ bool table_trace_walk(struct shadow *shadow, const struct walk *walk, gva_t gva)
     return true;
 }
 
-/* ---- comparing mappings with entries
- * ----------------------------------------------------------------------- */
+/* ---- comparing mappings with entries ------------------------------------------------------------------- */
 
 /* A mapped page against the entries that are to stand for it now. */
 static void settle_page(struct shadow *shadow, struct drop_batch *batch, uint32_t page, uint32_t rights,
@@ -275,8 +263,7 @@ void shadow_table_written(struct shadow *shadow, uint32_t rpn, uint32_t offset, 
         table_untrace(shadow, rpn);
 }
 
-/* ---- the paging registers
- * ---------------------------------------------------------------------------------- */
+/* ---- the paging registers ------------------------------------------------------------------------------ */
 
 /* The pages that are writable only because CR0.WP was 0. */
 static void drop_overrides(struct shadow *shadow)

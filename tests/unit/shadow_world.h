@@ -27,8 +27,7 @@ struct world {
     unsigned n_faults, n_emulated; /* on the way of the last access */
 };
 
-/* ---- touching memory that may fault
- * ------------------------------------------------------------------------ */
+/* ---- touching memory that may fault -------------------------------------------------------------------- */
 
 static sigjmp_buf world_landing;
 static volatile sig_atomic_t world_is_touching;
@@ -68,8 +67,7 @@ static inline bool world_touch(void *where, bool is_write, uint32_t *value)
     return true;
 }
 
-/* ---- making it
- * --------------------------------------------------------------------------------------------- */
+/* ---- making it ----------------------------------------------------------------------------------------- */
 
 static inline void world_open(struct world *world, uint64_t ram_size, uint64_t rom_size, uint32_t bias,
                               bool use_userfaultfd, unsigned max_runs)
@@ -132,8 +130,7 @@ static inline void world_set_cpl(struct world *world, unsigned cpl)
     shadow_set_view(world->shadow, &world->vcpu, cpl == 3);
 }
 
-/* ---- the guest
- * --------------------------------------------------------------------------------------------- */
+/* ---- the guest ----------------------------------------------------------------------------------------- */
 
 /* As an emulator: through the guest's tables and the door. What is no memory reads as ones and forgets
  * writes. */

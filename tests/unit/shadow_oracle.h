@@ -1,0 +1,241 @@
+/*
+ * The oracle of test_shadow_oracle.c: the machine of its random guest, a plain walk of that guest's page
+ * tables, and the comparison of every mapping of the shadow with it.
+ */
+#ifndef RING3_TESTS_SHADOW_ORACLE_H
+#define RING3_TESTS_SHADOW_ORACLE_H
+
+#include <stdarg.h>
+
+#include "shadow_world.h"
+
+#define RAM_SIZE  (UINT64_C(8) << 20)
+#define ROM_SIZE  (UINT64_C(64) << 10)
+#define ROM_FIRST ((UINT64_C(1) << 32) - ROM_SIZE)
+
+/* ---- the machine --------------------------------------------------------------------------------------- */
+
+static const gpa_t directory_gpa[] = {0x400000, 0x401000, 0x402000};
+static const gpa_t table_gpa[] = {0x403000, 0x404000, 0x405000, 0x406000,
+                                  0x5ff000, 0x9f000,  0x7ff000, 0xffff0000};
+/* what the guest touches, by region of 4 MiB; one holds the window's hole and its wrap */
+static const uint32_t touched_region[] = {0, 1, 2, 511, 768, 1019, 1023};
+
+#define N(array) (sizeof(array) / sizeof((array)[0]))
+
+static struct world world;
+static unsigned run_number, step;
+static uint64_t random_state;
+
+static _Noreturn void fail_step(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+static _Noreturn void fail_step(const char *format, ...)
+{
+    char what[200];
+    va_list arguments;
+
+    va_start(arguments, format);
+    vsnprintf(what, sizeof what, format, arguments);
+    va_end(arguments);
+    ck_abort_msg("ORACLE_RUN=%u, step %u: %s", run_number, step, what);
+}
+
+/* (libcheck notes the place of every assertion in a file: far too slow for those that hold) */
+#define expect(condition, ...)                                                                               \
+    do {                                                                                                     \
+        if (!(condition))                                                                                    \
+            fail_step(__VA_ARGS__);                                                                          \
+    } while (0)
+
+static uint32_t pick(uint32_t n) /* 0 to n - 1 */
+{
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 7;
+    random_state ^= random_state << 17;
+    return (uint32_t)((random_state >> 32) * n >> 32);
+}
+
+static bool one_in(uint32_t n)
+{
+    return pick(n) == 0;
+}
+
+/* ---- the oracle ---------------------------------------------------------------------------------------- */
+
+struct expected {
+    bool is_present, is_reserved, is_large;
+    bool user, write, accessed, dirty;
+    gpa_t gpa;
+    gpa_t table; /* of the leaf, if it is not large */
+};
+
+/* Where the byte is in the memfd; UINT64_MAX: nowhere. */
+static uint64_t offset_of(gpa_t gpa)
+{
+    if (gpa >= ROM_FIRST)
+        return RAM_SIZE + (gpa - ROM_FIRST);
+    return gpa >= RAM_SIZE || (gpa >= 0xa0000 && gpa < 0xc0000) ? UINT64_MAX : gpa;
+}
+
+static bool is_rom(gpa_t gpa)
+{
+    return gpa >= ROM_FIRST || (gpa >= 0xc0000 && gpa < 0x100000);
+}
+
+static uint32_t load(gpa_t gpa)
+{
+    uint64_t offset = offset_of(gpa);
+    uint32_t value = UINT32_MAX;
+
+    if (offset != UINT64_MAX)
+        memcpy(&value, world.memory.hva + offset, sizeof value);
+    return value;
+}
+
+static struct expected look_up(gva_t gva)
+{
+    struct expected e = {.user = true, .write = true, .accessed = true, .dirty = true};
+    gpa_t at = (world.vcpu.cr3 & 0xfffff000) + (gva >> 22) * 4;
+
+    if (!(world.vcpu.cr0 & CR0_PG)) {
+        e.is_present = true;
+        e.gpa = gva;
+        return e;
+    }
+
+    uint32_t pde = load(at);
+
+    e.accessed = (pde & PTE_A) || is_rom(at);
+    e.user = pde & PTE_U;
+    e.write = pde & PTE_W;
+    if (!(pde & PTE_P))
+        return e;
+    if ((pde & PTE_PS) && (world.vcpu.cr4 & CR4_PSE)) {
+        e.is_large = true;
+        e.is_reserved = pde & 0x3fe000;
+        e.is_present = !e.is_reserved;
+        e.dirty = (pde & PTE_D) || is_rom(at);
+        e.gpa = (pde & 0xffc00000) | (gva & 0x3fffff);
+        return e;
+    }
+    e.table = pde & 0xfffff000;
+    at = e.table + (gva >> 12 & 0x3ff) * 4;
+
+    uint32_t pte = load(at);
+
+    e.is_present = pte & PTE_P;
+    e.accessed = e.accessed && ((pte & PTE_A) || is_rom(at));
+    e.dirty = (pte & PTE_D) || is_rom(at);
+    e.user = e.user && (pte & PTE_U);
+    e.write = e.write && (pte & PTE_W);
+    e.gpa = (pte & 0xfffff000) | (gva & PAGE_MASK);
+    return e;
+}
+
+/* The error code of the #PF this access gets, or -1: none. */
+static int expected_fault(gva_t gva, bool is_write)
+{
+    struct expected e = look_up(gva);
+    bool is_user = world.vcpu.cpl == 3;
+    int code = (is_write ? PF_WRITE : 0) | (is_user ? PF_USER : 0);
+
+    if (e.is_reserved)
+        return code | PF_PRESENT | PF_RESERVED;
+    if (!e.is_present)
+        return code;
+    if (is_user ? !e.user || (is_write && !e.write) : is_write && !e.write && (world.vcpu.cr0 & CR0_WP))
+        return code | PF_PRESENT;
+    return -1;
+}
+
+/* ---- checks after each step ---------------------------------------------------------------------------- */
+
+static uint8_t is_used_table[(RAM_SIZE + ROM_SIZE) >> PAGE_SHIFT];
+
+static void note_tables(gva_t gva)
+{
+    struct expected e = look_up(gva);
+
+    if (!(world.vcpu.cr0 & CR0_PG))
+        return;
+    expect(offset_of(world.vcpu.cr3 & 0xfffff000) != UINT64_MAX, "%08x: mapped by a directory in no memory",
+           gva);
+    is_used_table[offset_of(world.vcpu.cr3 & 0xfffff000) >> PAGE_SHIFT] = 1;
+    if (e.is_large)
+        return;
+    expect(offset_of(e.table) != UINT64_MAX, "%08x: mapped by a table in no memory", gva);
+    is_used_table[offset_of(e.table) >> PAGE_SHIFT] = 1;
+}
+
+static void check_mapping(gva_t gva, const struct shadow_mapping *mapping)
+{
+    struct expected e = look_up(gva);
+    bool is_override = mapping->write && !e.write;
+
+    expect(e.is_present && e.accessed, "%08x: mapped, but P or A is clear", gva);
+    expect(offset_of(e.gpa) >> PAGE_SHIFT == mapping->rpn, "%08x: mapped to %x", gva, mapping->rpn);
+    expect(!mapping->user || e.user, "%08x: mapped for the user", gva);
+    expect(mapping->user || world.vcpu.cpl != 3 || gva >= shadow_user_limit(world.shadow),
+           "%08x: the supervisor's, in the user's view", gva);
+    if (!mapping->write)
+        return;
+    expect(e.dirty, "%08x: writable, but D is clear", gva);
+    expect(!is_override || (!mapping->user && !(world.vcpu.cr0 & CR0_WP)), "%08x: writable, but W is clear",
+           gva);
+    expect(!is_rom(e.gpa), "%08x: ROM is writable", gva);
+    expect(!is_used_table[mapping->rpn], "%08x: the table %x is writable", gva, mapping->rpn);
+}
+
+/* What the host does at the page, in fact. */
+static void check_host(gva_t gva)
+{
+    struct shadow_mapping mapping;
+    uint32_t seen;
+    uint32_t *where = world_pointer(&world, gva | (pick(1024) * 4));
+
+    if (!shadow_find(world.shadow, gva, &mapping)) {
+        expect(!world_touch(where, false, &seen), "%08x: readable, though nothing is mapped", gva);
+        return;
+    }
+
+    const uint32_t *truth =
+        (const uint32_t *)(const void *)(world.memory.hva + ((uint64_t)mapping.rpn << PAGE_SHIFT) +
+                                         ((uintptr_t)where & PAGE_MASK));
+
+    expect(world_touch(where, false, &seen), "%08x: not readable, though it is mapped", gva);
+    expect(seen == *truth, "%08x: reads %08x, memory has %08x", gva, seen, *truth);
+    expect(world_touch(where, true, &seen) == mapping.write, "%08x: %s", gva,
+           mapping.write ? "cannot be written" : "can be written");
+}
+
+static void check_world(void)
+{
+    struct shadow_mapping mapping;
+    uint64_t n_found = 0;
+    gva_t sample[4] = {0};
+    char error[200] = "";
+
+    memset(is_used_table, 0, sizeof is_used_table);
+    for (unsigned pass = 0; pass < 2; pass++) /* first the tables in use, then the mappings */
+        for (size_t i = 0; i < N(touched_region); i++)
+            for (gva_t gva = touched_region[i] << 22, n = 0; n < 1024; n++, gva += PAGE_SIZE) {
+                if (!shadow_find(world.shadow, gva, &mapping))
+                    continue;
+                if (pass == 0) {
+                    note_tables(gva);
+                    if (pick((uint32_t)++n_found) < N(sample))
+                        sample[pick(N(sample))] = gva;
+                } else {
+                    check_mapping(gva, &mapping);
+                }
+            }
+    expect(n_found == shadow_stats(world.shadow)->mappings, "%llu mappings found",
+           (unsigned long long)n_found);
+    for (size_t i = 0; i < N(sample); i++)
+        if (sample[i] != 0)
+            check_host(sample[i]);
+    check_host(touched_region[pick(3)] << 22 | pick(1024) << 12);
+    expect(shadow_check(world.shadow, &world.vcpu, step % 64 == 0, error, sizeof error), "%s", error);
+}
+
+#endif
