@@ -49,7 +49,7 @@ struct trap_state {
     struct vm *vm;
     struct mirror mirror;
     timer_t timer;
-    bool has_timer, is_started;
+    bool has_timer, is_started, has_cpuid_fault;
     void *stack;
     bool is_user; /* the view that the window and the mirror have */
     struct step step;
@@ -232,27 +232,25 @@ static void classify_host_call(struct trap_state *state, struct vm_exit *exit)
     stop_at_lost_call(vm);
 }
 
+/* The guest is in a code segment that is not the one it was entered with: nothing can be said about its
+ * state. */
+static void stop_at_foreign_code(struct vm *vm)
+{
+    if (is_landing_pad(&trap_world))
+        stop_at_lost_call(vm);
+    else
+        vm_stop(vm, STOP_IMPOSSIBLE,
+                "the guest reached the host's code segment %04x by a far branch that the CPU did not trap (a "
+                "virtualization hole)",
+                (unsigned)trap_world.iret.cs & 0xffff);
+}
+
 static void classify_fault(struct trap_state *state, struct vm_exit *exit)
 {
     struct vm *vm = state->vm;
     struct vcpu *vcpu = &vm->vcpu;
     const struct world *world = &trap_world;
 
-    if (world->signo == SIGSYS) {
-        classify_host_call(state, exit);
-        return;
-    }
-    if (is_landing_pad(world)) {
-        stop_at_lost_call(vm);
-        return;
-    }
-    if ((uint16_t)world->iret.cs != state->mirror.selector[SEG_CS]) {
-        vm_stop(vm, STOP_IMPOSSIBLE,
-                "the guest reached the host's code segment %04x by a far branch that the CPU did not trap (a "
-                "virtualization hole)",
-                (unsigned)world->iret.cs & 0xffff);
-        return;
-    }
     exit->reason = EXIT_EXCEPTION;
     exit->fault = (struct fault){.vector = (int16_t)world->trapno};
     exit->fault.has_error = vector_has_error(world->trapno);
@@ -289,13 +287,16 @@ static void tick(int signo)
     (void)signo; /* the entry sets the attention word */
 }
 
-/* The last steps before the first guest instruction: from here on RDTSC faults, also in the monitor. */
+/* The last steps before the first guest instruction: from here on RDTSC and CPUID fault, also in the monitor.
+ */
 static void start(struct trap_state *state)
 {
     if (!frame_adopt_handlers())
         die("sigaction: %s", strerror(errno));
     if (prctl(PR_SET_TSC, PR_TSC_SIGSEGV, 0, 0, 0) != 0)
         die("prctl(PR_SET_TSC): %s (run `ring3 doctor`)", strerror(errno));
+    /* Only some processors can; elsewhere CPUID stays a hole. */
+    state->has_cpuid_fault = syscall(SYS_arch_prctl, ARCH_SET_CPUID, 0) == 0;
     state->is_started = true;
 }
 
@@ -324,7 +325,11 @@ static void trap_run(void *opaque, struct vm_exit *exit)
     leave_state(state);
     if (vm->single_step)
         step_hide_flag(&state->step, vm);
-    if (how == WORLD_FAULTED)
+    if (how == WORLD_FAULTED && trap_world.signo == SIGSYS)
+        classify_host_call(state, exit);
+    else if ((uint16_t)trap_world.iret.cs != state->mirror.selector[SEG_CS])
+        stop_at_foreign_code(vm);
+    else if (how == WORLD_FAULTED)
         classify_fault(state, exit);
 }
 
@@ -378,6 +383,8 @@ static void trap_destroy(void *opaque)
 
     if (state->is_started)
         prctl(PR_SET_TSC, PR_TSC_ENABLE, 0, 0, 0);
+    if (state->has_cpuid_fault)
+        syscall(SYS_arch_prctl, ARCH_SET_CPUID, 1);
     if (state->has_timer)
         timer_delete(state->timer);
     crash_set_vcpu(NULL);
