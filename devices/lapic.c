@@ -185,6 +185,13 @@ static void write_register(struct lapic *lapic, uint32_t reg, uint32_t value)
     }
 }
 
+/* What an expiry of the timer changes. The other registers are read without asking for the time, which costs
+ * more than the rest of the access: kernels read their ID here all the time. */
+static bool register_follows_timer(uint32_t offset)
+{
+    return offset == REG_TIMER_CURRENT || (offset >= REG_IRR && offset < REG_IRR + 0x80);
+}
+
 /* "The Local APIC Block Diagram": registers are to be accessed by aligned 32-bit loads and stores; what other
  * accesses do is undefined. Here narrower loads see their part of the register, and other stores are dropped.
  */
@@ -197,10 +204,12 @@ static uint32_t lapic_read(void *device, uint32_t offset, unsigned size)
         return UINT32_MAX;
     if (byte + size > 4)
         return 0;
-    lapic_timer_catch_up(lapic);
-    uint32_t value = read_register(lapic, offset & ~0xfu) >> byte * 8;
-    lapic_timer_schedule(lapic);
-    return value;
+    offset &= ~0xfu;
+    if (register_follows_timer(offset)) {
+        lapic_timer_catch_up(lapic);
+        lapic_timer_schedule(lapic);
+    }
+    return read_register(lapic, offset) >> byte * 8;
 }
 
 static void lapic_write(void *device, uint32_t offset, unsigned size, uint32_t value)

@@ -24,10 +24,12 @@ static uint64_t timer_period(const struct lapic *lapic)
  * the timer. */
 void lapic_timer_catch_up(struct lapic *lapic)
 {
-    uint64_t now = clock_now(lapic->clock);
     uint32_t lvt = lapic->lvt[LVT_TIMER];
 
-    if (!lapic->timer_running || now < lapic->timer_deadline)
+    if (!lapic->timer_running)
+        return;
+    uint64_t now = clock_now(lapic->clock);
+    if (now < lapic->timer_deadline)
         return;
     if (lvt & LVT_PERIODIC) {
         uint64_t period = timer_period(lapic);
