@@ -3,7 +3,8 @@
 #ifndef RING3_COMMANDS_H
 #define RING3_COMMANDS_H
 
-int run_main(int argc, char **argv);   /* cmd_run.c */
-int trace_main(int argc, char **argv); /* cmd_trace.c */
+int run_main(int argc, char **argv);    /* cmd_run.c */
+int trace_main(int argc, char **argv);  /* cmd_trace.c */
+int doctor_main(int argc, char **argv); /* cmd_doctor.c */
 
 #endif

@@ -21,9 +21,11 @@
 #include <unistd.h>
 
 #include "signals/signals.h"
+#include "signals/world.h"
 
 #define HWCAP2_FSGSBASE_BIT 2
 #define LOW_ADDRESS         0x10000
+#define DEFAULT_MAP_COUNT   65530
 
 /* Runs `attempt` in a child: its changes end with it. Returns 0, or the errno it failed with; -signal if it
  * died. */
@@ -34,8 +36,10 @@ static int in_child(int (*attempt)(void))
 
     if (child < 0)
         return errno;
-    if (child == 0)
+    if (child == 0) {
+        prctl(PR_SET_DUMPABLE, 0, 0, 0, 0); /* an attempt that dies leaves no core file */
         _exit(attempt() & 0x7f);
+    }
     while (waitpid(child, &status, 0) < 0 && errno == EINTR)
         ;
     return WIFSIGNALED(status) ? -WTERMSIG(status) : WEXITSTATUS(status);
@@ -60,45 +64,39 @@ static int attempt_modify_ldt(void)
     return syscall(SYS_modify_ldt, 0x11, &desc, sizeof desc) == 0 ? 0 : errno;
 }
 
-/* lretl to a 32-bit code segment, where `lret` comes back: compat mode itself, without a system call from it.
+/* A far return to the host's own 32-bit code segment, and from there another one back to 64-bit mode. Code
+ * and stack of the 32-bit part must lie low, and our 64-bit stack pointer would be cut: it waits in memory.
  */
 static int attempt_compat_mode(void)
 {
-    static const unsigned char code[] = {0xcb}; /* lret */
-    struct user_desc desc = {.entry_number = 1,
-                             .limit = 0xfffff,
-                             .seg_32bit = 1,
-                             .contents = 2,
-                             .limit_in_pages = 1,
-                             .useable = 1};
-    unsigned char *low = mmap((void *)LOW_ADDRESS, 0x2000, PROT_READ | PROT_WRITE | PROT_EXEC,
-                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    static uint64_t saved_rsp;
+    static const uint8_t far_return = 0xcb; /* lret, 32-bit */
+    static const uint8_t jump[] = {0x48, 0xb8, 0, 0, 0,    0,
+                                   0,    0,    0, 0, 0xff, 0xe0}; /* mov $0, %rax; jmp *%rax */
+    uint8_t *low = mmap((void *)LOW_ADDRESS, 2ul * PAGE_SIZE, PROT_READ | PROT_WRITE | PROT_EXEC,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    uint32_t *stack;
 
     if (low != (void *)LOW_ADDRESS)
         return errno;
-    if (syscall(SYS_modify_ldt, 0x11, &desc, sizeof desc) != 0)
-        return errno;
-    memcpy(low, code, sizeof code);
-    /* The compat code pops a far return address of two 32-bit words from the low stack: it must be low, too.
-     */
-    static const unsigned char back[] = {0x48, 0x89, 0xdc, 0xc3}; /* mov %rbx,%rsp; ret (64-bit) */
-
-    memcpy(low + 16, back, sizeof back);
-    uint32_t *stack = (uint32_t *)(low + 0x2000) - 2;
-
-    stack[0] = LOW_ADDRESS + 16;
-    stack[1] = 0x33;
-    __asm__ volatile("lea 1f(%%rip), %%rax\n\t"
-                     "push %%rax\n\t"
-                     "mov %%rsp, %%rbx\n\t"
-                     "mov %0, %%rsp\n\t"
-                     "pushq $0x0f\n\t"
-                     "pushq $0x10000\n\t"
-                     "lretq\n"
-                     "1:\n\t"
-                     :
-                     : "r"((uint64_t)(uintptr_t)stack)
-                     : "rax", "rbx", "memory", "cc");
+    low[0] = far_return;
+    memcpy(low + 16, jump, sizeof jump);
+    stack = (uint32_t *)(void *)(low + 2ul * PAGE_SIZE) - 2;
+    stack[0] = LOW_ADDRESS + 16; /* what the 32-bit lret pops */
+    stack[1] = HOST_CS;
+    __asm__ volatile(
+        "lea 1f(%%rip), %%rax\n\t"
+        "mov %%rax, (%[target])\n\t"
+        "mov %%rsp, %[saved]\n\t"
+        "mov %[stack], %%rsp\n\t"
+        "pushq %[compat]\n\t"
+        "pushq %[code]\n\t"
+        "lretq\n"
+        "1:\n\t"
+        "mov %[saved], %%rsp"
+        : [saved] "+m"(saved_rsp)
+        : [stack] "r"(stack), [target] "r"(low + 18), [compat] "i"(HOST_CS_COMPAT), [code] "i"(LOW_ADDRESS)
+        : "rax", "memory", "cc");
     return 0;
 }
 
@@ -112,22 +110,37 @@ static int attempt_tsc_fault(void)
     return prctl(PR_SET_TSC, PR_TSC_SIGSEGV, 0, 0, 0) == 0 ? 0 : errno;
 }
 
+static void succeed(int signo)
+{
+    (void)signo;
+    _exit(0);
+}
+
+/* The sandbox itself, and that it holds: a call that is not on the list fails, and a 32-bit one is SIGSYS
+ * (or, where the kernel has none, the #GP of a missing gate). */
 static int attempt_seccomp(void)
 {
     char error[128];
 
-    return signals_close_sandbox(error, sizeof error) ? 0 : EPERM;
+    if (!signals_close_sandbox(error, sizeof error))
+        return EPERM;
+    if (syscall(SYS_getppid) >= 0)
+        return ENOSYS;
+    signal(SIGSYS, succeed);
+    signal(SIGSEGV, succeed);
+    __asm__ volatile("int $0x80" : : "a"(20) : "memory"); /* getpid */
+    return ENOSYS;
 }
 
 static int attempt_userfaultfd(void)
 {
-    struct uffdio_api api = {.api = UFFD_API,
-                             .features = UFFD_FEATURE_SIGBUS | UFFD_FEATURE_WP_HUGETLBFS_SHMEM};
+    const uint64_t features = UFFD_FEATURE_SIGBUS | UFFD_FEATURE_WP_HUGETLBFS_SHMEM;
+    struct uffdio_api api = {.api = UFFD_API, .features = features};
     int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
 
-    if (fd < 0)
+    if (fd < 0 || ioctl(fd, UFFDIO_API, &api) != 0)
         return errno;
-    return ioctl(fd, UFFDIO_API, &api) == 0 ? 0 : errno;
+    return (api.features & features) == features ? 0 : EOPNOTSUPP;
 }
 
 static int attempt_window(void)
@@ -158,20 +171,28 @@ static long read_number(const char *path)
     return value;
 }
 
+static void describe_number(struct host_probe *probe, long value)
+{
+    if (value < 0)
+        snprintf(probe->detail, sizeof probe->detail, "cannot be read; taken as good");
+    else
+        snprintf(probe->detail, sizeof probe->detail, "%ld", value);
+}
+
 static void read_min_addr(struct host_probe *probe)
 {
     long value = read_number("/proc/sys/vm/mmap_min_addr");
 
     probe->is_available = value <= LOW_ADDRESS;
-    snprintf(probe->detail, sizeof probe->detail, "%ld", value);
+    describe_number(probe, value);
 }
 
 static void read_map_count(struct host_probe *probe)
 {
     long value = read_number("/proc/sys/vm/max_map_count");
 
-    probe->is_available = value >= 65530;
-    snprintf(probe->detail, sizeof probe->detail, "%ld", value);
+    probe->is_available = value < 0 || value >= DEFAULT_MAP_COUNT;
+    describe_number(probe, value);
 }
 
 static void read_fsgsbase(struct host_probe *probe)
@@ -219,8 +240,7 @@ static const struct {
      "page tables are write-protected by mprotect, which splits mappings"},
     {"FSGSBASE", false, NULL, read_fsgsbase, "each trap costs one more system call"},
     {"UMIP", false, NULL, read_umip, "unpatched guests can read the host's descriptor-table addresses"},
-    {"vm.mmap_min_addr", true, NULL, read_min_addr,
-     "guest addresses are shifted by 18 MiB, which needs 65536 or less"},
+    {"vm.mmap_min_addr", true, NULL, read_min_addr, "the guest's window begins at host address 65536"},
     {"vm.max_map_count", false, NULL, read_map_count,
      "fewer shadow mappings at a time: guests with many page tables run slower"},
 };
