@@ -12,6 +12,9 @@
 #include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#if __has_include(<sys/rseq.h>)
+#include <sys/rseq.h>
+#endif
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -37,6 +40,7 @@
 #define ALTERNATE_STACK_SIZE (256ul << 10)
 #define HWCAP2_FSGSBASE_BIT  2
 #define VDSO_MAX_SIZE        0x4000u
+#define RSEQ_AREA_SIZE       32u /* what glibc registers */
 
 /* EFLAGS bits that the CPU keeps for us; the others are virtual. AC is added where the guest enabled it. RF
  * goes in, but does not come back: the CPU sets it in the image that every fault saves, and it is 0 once an
@@ -93,13 +97,6 @@ static bool prepare(struct trap_state *state, struct vm_exit *exit)
                 vcpu_is_v8086(vcpu) ? "virtual-8086" : "real");
         return false;
     }
-    if ((vcpu->segment[SEG_SS].attributes & SEGMENT_P) != 0 &&
-        (vcpu->segment[SEG_SS].attributes & SEGMENT_DB) == 0) {
-        /* IRETQ to a 16-bit stack loads SP alone and leaves the monitor's bits in the upper half of ESP. */
-        vm_stop(vm, STOP_IMPOSSIBLE,
-                "the guest loaded a 16-bit stack segment, which the trap engine cannot enter");
-        return false;
-    }
     if (is_user != state->is_user || !state->mirror.is_valid) {
         shadow_set_view(vm->shadow, vcpu, is_user);
         state->is_user = is_user;
@@ -129,6 +126,11 @@ static bool prepare(struct trap_state *state, struct vm_exit *exit)
     if (is_new)
         trap_world.reload = 1;
     return true;
+}
+
+static bool is_stack_16bit(const struct vcpu *vcpu)
+{
+    return (vcpu->segment[SEG_SS].attributes & (SEGMENT_P | SEGMENT_DB)) == SEGMENT_P;
 }
 
 static uint32_t native_flags(const struct vm *vm)
@@ -264,7 +266,8 @@ static void classify_fault(struct trap_state *state, struct vm_exit *exit)
             (world->error & (PF_WRITE | PF_FETCH | PF_PRESENT)) | (vcpu->cpl == 3 ? PF_USER : 0);
         break;
     case EXCEPTION_DB:
-        if (vm->single_step && !state->step.guest_tf)
+        exit->fault.is_trap = world->code == TRAP_TRACE; /* else INT1 */
+        if (exit->fault.is_trap && vm->single_step && !state->step.guest_tf)
             exit->reason = EXIT_STEP;
         break;
     case EXCEPTION_AC:
@@ -315,7 +318,7 @@ static void trap_run(void *opaque, struct vm_exit *exit)
         step_begin(&state->step, vm);
     enter_state(state);
     exit->entered_ns = vm->timed ? frame_host_ns() : 0;
-    how = trap_enter(&trap_world);
+    how = is_stack_16bit(&vm->vcpu) ? frame_enter(&trap_world) : trap_enter(&trap_world);
     if (how == WORLD_ABORTED)
         return;
     exit->host_ns = trap_world.capture_ns;
@@ -437,6 +440,17 @@ static bool create_timer(struct trap_state *state, char *error, size_t error_siz
     return true;
 }
 
+/* The C library registers a restartable-sequences area for each thread, which the kernel then updates at
+ * every signal: about 5 % of a trap, and nobody here reads it. */
+static void drop_rseq(void)
+{
+#if __has_include(<sys/rseq.h>)
+    if (__rseq_size != 0)
+        syscall(SYS_rseq, (char *)__builtin_thread_pointer() + __rseq_offset, RSEQ_AREA_SIZE,
+                RSEQ_FLAG_UNREGISTER, RSEQ_SIG);
+#endif
+}
+
 static void *trap_create(struct vm *vm, char *error, size_t error_size)
 {
     struct trap_state *state = calloc(1, sizeof *state);
@@ -447,6 +461,7 @@ static void *trap_create(struct vm *vm, char *error, size_t error_size)
         return NULL;
     }
     state->vm = vm;
+    drop_rseq();
     state->mirror.bias = WINDOW_BIAS;
     syscall(SYS_arch_prctl, ARCH_GET_FS, &fs_base);
     trap_world = (struct world){.host_fs_base = fs_base,
