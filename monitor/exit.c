@@ -114,13 +114,13 @@ static void rewind_software_interrupt(struct vm *vm, uint8_t one_byte, uint8_t v
     vm->vcpu.eip -= bytes[1] == one_byte ? 1 : bytes[0] == 0xcd && bytes[1] == vector ? 2 : 0;
 }
 
-/* #DB comes from TF: a trap, after the instruction (SDM Vol 3B 17.3.1.4); or, with TF clear, from INT1 (F1),
- * which some processors report at the instruction and some after it. */
+/* #DB comes from TF: a trap, after the instruction (SDM Vol 3B 17.3.1.4); or from INT1 (F1), which some
+ * processors report at the instruction and some after it. */
 static enum disposition handle_debug(struct vm *vm, const struct vm_exit *exit)
 {
     uint8_t byte = 0;
 
-    if ((vm->vcpu.eflags & EFLAGS_TF) == 0) {
+    if (!exit->fault.is_trap) {
         if (vm_peek(vm, vm->vcpu.segment[SEG_CS].base + vm->vcpu.eip, &byte, 1) != 1 || byte != OPCODE_INT1)
             vm->vcpu.eip--;
         return emulate(vm, &exit->fault);

@@ -95,6 +95,40 @@ trap_abort:
         .size   trap_abort, . - trap_abort
 
 /*
+ * int trap_enter_by_frame(struct world *world, const ucontext_t *uc)       rdi = world, rsi = uc
+ *
+ * The other way in, for a 16-bit stack: IRETQ to one loads SP alone, and the upper half of ESP would be the monitor's.
+ * The kernel knows how to load it (espfix64), and rt_sigreturn asks it to: the frame is made by hand (frame.c). What the
+ * kernel does not take from a frame is loaded here: DS ES FS GS, and of EFLAGS NT and ID. All asynchronous signals are
+ * blocked until the kernel takes the mask from the frame, so there is no window.
+ */
+        .globl  trap_enter_by_frame
+        .hidden trap_enter_by_frame
+        .type   trap_enter_by_frame, @function
+trap_enter_by_frame:
+        push    %rbx
+        push    %rbp
+        push    %r12
+        push    %r13
+        push    %r14
+        push    %r15
+        mov     %rsp, WORLD_HOST_RSP(%rdi)
+        mov     WORLD_DS(%rdi), %ds
+        mov     WORLD_ES(%rdi), %es
+        mov     WORLD_GS(%rdi), %gs
+        mov     WORLD_FS(%rdi), %fs
+        movl    $0, WORLD_RELOAD(%rdi)
+        mov     WORLD_IRET+16(%rdi), %eax
+        and     $0x204000, %eax         /* ID, NT */
+        push    %rax
+        popfq
+        mov     %rsi, %rsp              /* the frame: what a handler's return address has been popped off */
+        mov     $15, %eax               /* rt_sigreturn */
+        syscall
+        ud2                             /* it does not return */
+        .size   trap_enter_by_frame, . - trap_enter_by_frame
+
+/*
  * Signal handlers: rdi = signal number, rsi = siginfo, rdx = ucontext; RSP is on the alternate stack.
  *
  * The kernel gives a handler its code and stack segment, clears DF, TF and RF, and resets the FPU. What it leaves as the

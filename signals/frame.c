@@ -71,15 +71,16 @@ static bool frame_is_in_window(const ucontext_t *uc)
     return rip >= (uintptr_t)trap_window_start && rip < (uintptr_t)trap_window_end;
 }
 
+/* In the order of enum gpr_index. */
+static const int greg_of_gpr[8] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI};
+
 static void capture_guest(struct world *world, const ucontext_t *uc, unsigned fs_selector)
 {
-    /* In the order of enum gpr_index. */
-    static const int greg[8] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI};
     const greg_t *gregs = uc->uc_mcontext.gregs;
     uint64_t segments = (uint64_t)gregs[REG_CSGSFS];
 
     for (int i = 0; i < 8; i++)
-        world->gpr[i] = (uint32_t)gregs[greg[i]];
+        world->gpr[i] = (uint32_t)gregs[greg_of_gpr[i]];
     world->iret.rip = (uint32_t)gregs[REG_RIP];
     world->iret.rsp = (uint32_t)gregs[REG_RSP];
     world->iret.rflags = (uint32_t)gregs[REG_EFL];
@@ -94,11 +95,12 @@ static void capture_guest(struct world *world, const ucontext_t *uc, unsigned fs
         memcpy(world->fpu, uc->uc_mcontext.fpregs, FXSAVE_GUEST_BYTES);
 }
 
-static void capture_fault(struct world *world, int signo, const ucontext_t *uc)
+static void capture_fault(struct world *world, int signo, const siginfo_t *info, const ucontext_t *uc)
 {
     const greg_t *gregs = uc->uc_mcontext.gregs;
 
     world->signo = signo;
+    world->code = info->si_code;
     world->trapno = (int)gregs[REG_TRAPNO];
     world->error = (uint32_t)gregs[REG_ERR];
     world->cr2 = (uint32_t)gregs[REG_CR2];
@@ -118,7 +120,7 @@ void trap_capture_synchronous(int signo, const siginfo_t *info, ucontext_t *uc, 
     } else {
         capture_guest(world, uc, fs_selector);
     }
-    capture_fault(world, signo, uc);
+    capture_fault(world, signo, info, uc);
 }
 
 /* Called by trap_asynchronous_entry. True: the guest was interrupted, its state is captured, do not go back
@@ -150,6 +152,53 @@ uint64_t frame_host_ns(void)
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
+/* ---- into the guest by a frame ------------------------------------------------------------------------- */
+
+static const int synchronous_signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS};
+
+#define COUNT(array) (sizeof(array) / sizeof(array)[0])
+
+/* The frame that the kernel would have made, had it interrupted the guest where it goes on. */
+static void make_frame(const struct world *world, ucontext_t *uc, struct _libc_fpstate *fpu)
+{
+    greg_t *gregs = uc->uc_mcontext.gregs;
+
+    memset(uc, 0, sizeof *uc);
+    uc->uc_flags = UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS;
+    for (int i = 0; i < 8; i++)
+        gregs[greg_of_gpr[i]] = world->gpr[i];
+    gregs[REG_RSP] = (greg_t)world->iret.rsp;
+    gregs[REG_RIP] = (greg_t)world->iret.rip;
+    gregs[REG_EFL] = (greg_t)world->iret.rflags;
+    gregs[REG_CSGSFS] = (greg_t)(world->iret.cs | world->iret.ss << 48);
+    /* Without the kernel's own notes behind it the image is a plain FXSAVE one. */
+    memset(fpu, 0, sizeof *fpu);
+    memcpy(fpu, world->fpu, FXSAVE_GUEST_BYTES);
+    uc->uc_mcontext.fpregs = fpu;
+}
+
+int frame_enter(struct world *world)
+{
+    _Alignas(64) struct _libc_fpstate fpu; /* as the kernel aligns it for XRSTOR */
+    ucontext_t uc;
+    sigset_t asynchronous, open;
+
+    make_frame(world, &uc, &fpu);
+    sigaltstack(NULL, &uc.uc_stack); /* rt_sigreturn sets it again */
+    sigfillset(&asynchronous);
+    for (size_t i = 0; i < COUNT(synchronous_signals); i++)
+        sigdelset(&asynchronous, synchronous_signals[i]);
+    sigprocmask(SIG_BLOCK, &asynchronous, &open);
+    if (*world->attention) {
+        sigprocmask(SIG_SETMASK, &open, NULL);
+        return WORLD_ABORTED;
+    }
+    uc.uc_sigmask = open;
+    return trap_enter_by_frame(world, &uc);
+}
+
+/* ---- handlers ------------------------------------------------------------------------------------------ */
+
 static bool install(int signo, void (*entry)(void))
 {
     struct sigaction action = {.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
@@ -162,10 +211,8 @@ static bool install(int signo, void (*entry)(void))
 
 bool frame_install_synchronous(void)
 {
-    static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS};
-
-    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
-        if (!install(signals[i], trap_synchronous_entry))
+    for (size_t i = 0; i < COUNT(synchronous_signals); i++)
+        if (!install(synchronous_signals[i], trap_synchronous_entry))
             return false;
     return true;
 }

@@ -5,6 +5,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+struct world;
+
 /* Handlers for the exceptions that a guest can raise: SIGSEGV SIGBUS SIGILL SIGFPE SIGTRAP SIGSYS. */
 bool frame_install_synchronous(void);
 /* `handler` runs on `signo`, wherever it arrives, and must only set words; the guest is stopped if it was
@@ -14,6 +16,8 @@ bool frame_install_asynchronous(int signo, void (*handler)(int signo));
 bool frame_adopt_handlers(void);
 /* The word that asynchronous handlers set and the window re-checks. */
 void frame_set_attention(volatile int *attention);
+/* As trap_enter, for a guest with a 16-bit stack. Slower: four system calls. */
+int frame_enter(struct world *world);
 /* CLOCK_MONOTONIC by the real system call. */
 uint64_t frame_host_ns(void);
 

@@ -38,8 +38,10 @@ bool step_loads_flags(const struct step *step)
 
 void step_hide_flag(const struct step *step, struct vm *vm)
 {
-    /* The image is at ESP; TF is bit 8: bit 0 of its second byte. */
-    gva_t linear = vm->vcpu.segment[SEG_SS].base + vm->vcpu.gpr[ESP] + 1;
+    /* The image is at the top of the stack; TF is bit 8: bit 0 of its second byte. */
+    const struct segment *stack = &vm->vcpu.segment[SEG_SS];
+    uint32_t top = stack->attributes & SEGMENT_DB ? vm->vcpu.gpr[ESP] : vm->vcpu.gpr[ESP] & 0xffff;
+    gva_t linear = stack->base + top + 1;
     struct walk walk;
     struct fault fault;
     uint8_t byte;

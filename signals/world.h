@@ -49,6 +49,7 @@ struct world {
 
     /* Filled by the capture in frame.c, not used by entry.S: */
     int signo;
+    int code;   /* si_code */
     int trapno; /* the CPU's exception vector, where the signal has one */
     uint32_t error;
     uint32_t cr2;        /* host address, low 4 GiB */
@@ -60,6 +61,8 @@ extern struct world trap_world;
 
 /* Runs the guest until something stops it. Returns WORLD_*. (entry.S) */
 int trap_enter(struct world *world);
+/* The same through the kernel, by a signal frame that holds the guest's state. (entry.S; frame.c makes it) */
+int trap_enter_by_frame(struct world *world, const void *uc);
 
 /* Signal handlers (entry.S); they repair the CPU state that C relies on, then call the C part in frame.c. */
 void trap_synchronous_entry(void);

@@ -302,6 +302,72 @@ START_TEST(test_guest_flags_do_not_reach_us)
 }
 END_TEST
 
+/* ---- 16-bit stacks, which IRETQ cannot enter ---- */
+
+#define STACK_64K  ((struct segment){.selector = 0x18, .base = DATA_GPA, .limit = 0xffff, .attributes = 0x93})
+#define XMM0       160 /* in the FXSAVE image */
+#define ESP_BEFORE 0x12340004u
+
+/* Pushes wrap at 64 KiB; the upper half of ESP is the guest's, and so is all the rest of its state. */
+START_TEST(test_16bit_stack)
+{
+    static const uint8_t code[] = {
+        0x50,                   /* push eax: SP 0004 -> 0000 */
+        0x51,                   /* push ecx: SP 0000 -> fffc */
+        0x89, 0xe3,             /* mov ebx, esp */
+        0x66, 0x0f, 0x7e, 0xc7, /* movd edi, xmm0 */
+        0x5a,                   /* pop edx */
+        0xfa,                   /* cli */
+    };
+    const uint32_t xmm0 = 0xcafef00d, flags = EFLAGS_FIXED | EFLAGS_NT | EFLAGS_ID | EFLAGS_CF | EFLAGS_DF;
+    uint32_t pushed[2] = {0, 0};
+    struct vm_exit exit;
+
+    start(code, sizeof code);
+    vm.vcpu.segment[SEG_SS] = STACK_64K;
+    vm.vcpu.eflags = flags;
+    memcpy(vm.vcpu.fxsave + XMM0, &xmm0, sizeof xmm0);
+    vm.vcpu.gpr[EAX] = 0x11111111;
+    vm.vcpu.gpr[ECX] = 0x22222222;
+    vm.vcpu.gpr[ESI] = 0x33333333;
+    vm.vcpu.gpr[ESP] = ESP_BEFORE;
+    exit = run_to_exit();
+    ck_assert_int_eq(exit.fault.vector, EXCEPTION_GP);
+    ck_assert_uint_eq(vm.vcpu.eip, CODE_GPA + sizeof code - 1);
+    ck_assert_uint_eq(vm.vcpu.gpr[EBX], 0x1234fffc);
+    ck_assert_uint_eq(vm.vcpu.gpr[ESP], 0x12340000);
+    ck_assert_uint_eq(vm.vcpu.gpr[EDX], 0x22222222);
+    ck_assert_uint_eq(vm.vcpu.gpr[ESI], 0x33333333);
+    ck_assert_uint_eq(vm.vcpu.gpr[EDI], xmm0);
+    ck_assert_uint_eq(vm.vcpu.eflags, flags);
+    ck_assert(memory_read(&vm.memory, DATA_GPA, &pushed[0], 4));
+    ck_assert(memory_read(&vm.memory, DATA_GPA + 0xfffc, &pushed[1], 4));
+    ck_assert_uint_eq(pushed[0], 0x11111111);
+    ck_assert_uint_eq(pushed[1], 0x22222222);
+}
+END_TEST
+
+/* What POPF is about to clear, TF, still traps after it: and that is no INT1. */
+START_TEST(test_last_single_step)
+{
+    static const uint8_t code[] = {0x9d, 0xf1}; /* popf; int1 */
+    const uint32_t image = EFLAGS_FIXED;
+    struct vm_exit exit;
+
+    start(code, sizeof code);
+    ck_assert(memory_write(&vm.memory, vm.vcpu.gpr[ESP], &image, sizeof image));
+    vm.vcpu.eflags |= EFLAGS_TF;
+    exit = run_to_exit();
+    ck_assert_int_eq(exit.fault.vector, EXCEPTION_DB);
+    ck_assert(exit.fault.is_trap);
+    ck_assert_uint_eq(vm.vcpu.eip, CODE_GPA + 1);
+    ck_assert_uint_eq(vm.vcpu.eflags & EFLAGS_TF, 0);
+    exit = run_to_exit();
+    ck_assert_int_eq(exit.fault.vector, EXCEPTION_DB);
+    ck_assert(!exit.fault.is_trap);
+}
+END_TEST
+
 /* A far jump to the host's 64-bit selector, and one to its 32-bit one: documented holes, and the end of the
  * run. */
 START_TEST(test_far_jump_to_host)
@@ -408,6 +474,33 @@ START_TEST(test_no_tick_is_lost)
 }
 END_TEST
 
+/* The same on a 16-bit stack, which is entered another way: no tick falls between the check and the guest. */
+START_TEST(test_no_tick_is_lost_on_a_16bit_stack)
+{
+    static const uint8_t code[] = {0xeb, 0xfe}; /* 1: jmp 1b */
+    struct vm_exit exit;
+
+    signal(SIGALRM, hang);
+    start(code, sizeof code);
+    vm.vcpu.segment[SEG_SS] = STACK_64K;
+    vm.vcpu.gpr[ESP] = ESP_BEFORE;
+    alarm(60);
+    for (unsigned i = 0; i < 100000; i++) {
+        vm.attention = 0;
+        vm.engine->arm(vm.engine_state, vm.engine->host_ns() + i * 7 % 19997);
+        vm.engine->run(vm.engine_state, &exit);
+        if (exit.reason == EXIT_PAGE_FAULT)
+            shadow_fault(vm.shadow, &vm.vcpu, exit.fault.cr2, exit.fault.error, &exit.fault);
+        else
+            ck_assert_int_eq(exit.reason, EXIT_INTERRUPTED);
+        ck_assert_uint_eq(vm.vcpu.gpr[ESP], ESP_BEFORE);
+        ck_assert_uint_eq(vm.vcpu.eip, CODE_GPA);
+    }
+    alarm(0);
+    give_back_tsc();
+}
+END_TEST
+
 /* A guest whose ESP points anywhere must never find a signal frame written there. */
 START_TEST(test_no_frame_at_guest_esp)
 {
@@ -482,10 +575,13 @@ int main(void)
     tcase_add_test(cases, test_linear_zero);
     tcase_add_test(cases, test_fpu_survives);
     tcase_add_test(cases, test_guest_flags_do_not_reach_us);
+    tcase_add_test(cases, test_16bit_stack);
+    tcase_add_test(cases, test_last_single_step);
     tcase_add_loop_test(cases, test_far_jump_to_host, 0, 2);
     tcase_add_test(cases, test_no_frame_at_guest_esp);
     tcase_add_test(cases, test_monitor_fault_is_reported);
     tcase_add_test(window, test_no_tick_is_lost);
+    tcase_add_test(window, test_no_tick_is_lost_on_a_16bit_stack);
     tcase_set_timeout(window, 90);
     suite_add_tcase(suite, cases);
     suite_add_tcase(suite, window);
