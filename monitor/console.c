@@ -64,9 +64,39 @@ static void write_out(struct console *console, const void *bytes, size_t n)
         console->is_line_open = end[-1] != '\n';
 }
 
+static void end_quoted_line(struct console *console)
+{
+    static const char mark[] = "        | ";
+    char text[sizeof mark + CONSOLE_LINE_SIZE];
+    int n;
+
+    n = snprintf(text, sizeof text, "%s%.*s\n", mark, (int)console->line_length, console->line);
+    console->line_length = 0;
+    write_out(console, text, (size_t)n);
+}
+
+/* One write a line; a longer line is cut in two. */
+static void write_quoted(struct console *console, const char *bytes, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (bytes[i] == '\n' || console->line_length == sizeof console->line - 1)
+            end_quoted_line(console);
+        if (bytes[i] != '\n' && bytes[i] != '\r' && bytes[i] != '\0')
+            console->line[console->line_length++] = bytes[i];
+    }
+}
+
+static void show(struct console *console, const void *bytes, size_t n)
+{
+    if (console->is_quoted)
+        write_quoted(console, bytes, n);
+    else
+        write_out(console, bytes, n);
+}
+
 static void emit_screen_text(void *opaque, const char *text, size_t n)
 {
-    write_out(opaque, text, n);
+    show(opaque, text, n);
 }
 
 static void console_write(void *opaque, const void *bytes, size_t n)
@@ -78,7 +108,7 @@ static void console_write(void *opaque, const void *bytes, size_t n)
     if (!console->has_serial)
         screen_lines_end(&console->screen);
     console->has_serial = true;
-    write_out(console, bytes, n);
+    show(console, bytes, n);
 }
 
 static void console_screen(void *opaque, const struct screen *screen)
@@ -258,6 +288,11 @@ bool console_open(struct console *console, bool uses_stdio, char *error, size_t 
     return true;
 }
 
+void console_quote(struct console *console)
+{
+    console->is_quoted = true;
+}
+
 void console_configure(struct console *console, struct vm_config *config)
 {
     config->console = console;
@@ -276,6 +311,8 @@ void console_close(struct console *console)
 {
     if (console->uses_stdio && !console->has_serial)
         screen_lines_end(&console->screen);
+    if (console->line_length != 0)
+        end_quoted_line(console);
     console->attention = NULL;
     terminal_restore();
 }

@@ -13,6 +13,7 @@
 #include "monitor/screen_lines.h"
 
 #define CONSOLE_BUFFER_SIZE 1024
+#define CONSOLE_LINE_SIZE   256
 
 struct console {
     bool uses_stdio;
@@ -22,7 +23,10 @@ struct console {
     bool is_over;      /* standard input has ended */
     int write_errno;   /* standard output failed: nothing more is written */
     bool is_line_open; /* the last byte written was not a newline */
+    bool is_quoted; /* whole lines, marked as the guest's: standard output carries the readable trace, too */
     volatile int *attention;
+    char line[CONSOLE_LINE_SIZE]; /* is_quoted: the line that is not complete yet */
+    size_t line_length;
     uint8_t typed[CONSOLE_BUFFER_SIZE]; /* on a terminal: read, and not yet asked for by the guest */
     size_t n_typed;
     struct screen_lines screen;
@@ -30,6 +34,9 @@ struct console {
 
 /* Raw terminal, if standard input is one and uses_stdio. false: one line in `error`. */
 bool console_open(struct console *console, bool uses_stdio, char *error, size_t error_size);
+/* Guest output is shown as whole lines behind a mark, so that it can stand between the lines of a readable
+ * trace. */
+void console_quote(struct console *console);
 /* Fills in the callbacks. */
 void console_configure(struct console *console, struct vm_config *config);
 /* The word that makes the run loop call the console's poll; before the machine runs. */

@@ -8,6 +8,7 @@
 #include "vcpu/fail.h"
 
 #define DEFAULT_MEMORY (UINT64_C(256) << 20)
+#define MAX_ROWS       40
 
 /* A copy of `value` that can be cut into pieces. */
 static char *keep(struct run_options *options, const char *value)
@@ -152,15 +153,43 @@ static const struct command_line line = {
                 "  2  the command line is wrong\n"
                 "  3  the guest died: triple fault, or a state that cannot be run\n"
                 "  4  --timeout\n"
-                "  (v << 1) | 1 after the guest wrote v to isa-debug-exit (port 0x501)\n",
+                "  (v << 1) | 1 after the guest wrote v to isa-debug-exit (port 0xf4)\n",
     .options = options_table,
     .n_options = sizeof options_table / sizeof options_table[0],
     .max_arguments = 1,
 };
 
-enum options_result run_options_parse(struct run_options *options, int argc, char **argv)
+void run_options_init(struct run_options *options)
 {
     *options = (struct run_options){.memory = DEFAULT_MEMORY};
+}
+
+static bool has_option(const struct command_line *command, const char *name)
+{
+    for (size_t i = 0; i < command->n_options; i++)
+        if (strcmp(command->options[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+enum options_result run_options_parse_for(const struct command_line *command, int argc, char **argv,
+                                          struct run_options *options)
+{
+    struct option rows[MAX_ROWS];
+    struct command_line whole = *command;
+
+    BUG_ON(command->n_options + sizeof options_table / sizeof options_table[0] > MAX_ROWS);
+    memcpy(rows, command->options, command->n_options * sizeof rows[0]);
+    for (size_t i = 0; i < sizeof options_table / sizeof options_table[0]; i++)
+        if (!has_option(command, options_table[i].name))
+            rows[whole.n_options++] = options_table[i];
+    whole.options = rows;
+    return options_parse(&whole, argc, argv, options, &options->kernel);
+}
+
+enum options_result run_options_parse(struct run_options *options, int argc, char **argv)
+{
+    run_options_init(options);
     return options_parse(&line, argc, argv, options, &options->kernel);
 }
 

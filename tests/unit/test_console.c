@@ -696,12 +696,26 @@ static void show_nothing(void)
     _exit(0);
 }
 
+/* Beside a readable trace: whole lines behind a mark, the last one also when it was not ended. */
+static void show_quoted(void)
+{
+    open_console(true);
+    console_quote(&console);
+    say("one\r\ntw");
+    say("o\nthree");
+    console_close(&console);
+    _exit(0);
+}
+
 START_TEST(screen_until_there_is_serial)
 {
     static const struct {
         void (*body)(void);
         const char *shown;
-    } cases[] = {{show_both, "VGA\nserial\n"}, {show_screen_alone, "ok\n"}, {show_nothing, ""}};
+    } cases[] = {{show_both, "VGA\nserial\n"},
+                 {show_screen_alone, "ok\n"},
+                 {show_nothing, ""},
+                 {show_quoted, "        | one\n        | two\n        | three\n"}};
     struct piped piped = start_piped(cases[_i].body);
     char text[256];
 
@@ -818,7 +832,7 @@ int main(void)
     tcase_add_loop_test(on_pipes, stuck_reader_does_not_keep_us, 0, 2);
     tcase_add_test(on_pipes, reader_that_is_gone);
     tcase_add_loop_test(on_pipes, output_that_fails, 0, 2);
-    tcase_add_loop_test(on_pipes, screen_until_there_is_serial, 0, 3);
+    tcase_add_loop_test(on_pipes, screen_until_there_is_serial, 0, 4);
     tcase_set_timeout(on_pipes, 30);
     suite_add_tcase(suite, on_pipes);
 
