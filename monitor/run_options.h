@@ -31,6 +31,11 @@ struct run_options {
 
 /* Sets the defaults, then parses. */
 enum options_result run_options_parse(struct run_options *options, int argc, char **argv);
+/* For another command with these options: what they are when none is given; and the parser, with rows of the
+ * command's own (which hide those of the same name). The rows' fields are offsets from *options. */
+void run_options_init(struct run_options *options);
+enum options_result run_options_parse_for(const struct command_line *command, int argc, char **argv,
+                                          struct run_options *options);
 void run_options_free(struct run_options *options);
 
 #endif

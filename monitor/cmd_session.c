@@ -1,0 +1,170 @@
+/* See session.h. Read next: vm.c (the machine), run.c (its loop), loader.c (the kernel). */
+#include "monitor/session.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "monitor/requests.h"
+#include "monitor/stats.h"
+#include "monitor/symbols.h"
+#include "monitor/trace.h"
+#include "signals/signals.h"
+#include "vcpu/fail.h"
+
+extern const uint8_t tour_start[], tour_end[]; /* tour.S */
+
+/* For the cleanup alone. */
+static struct trace *trace_to_flush;
+
+void session_flush(void)
+{
+    if (trace_to_flush != NULL)
+        trace_flush(trace_to_flush);
+}
+
+/* ---- before ----------------------------------------------------------------------------------------------
+ */
+
+/* All there are; the first is the default. */
+static const struct engine *const engines[] = {&trap_engine, NULL};
+
+static const struct engine *find_engine(const char *name)
+{
+    const struct engine *const *engine = engines;
+
+    while (name != NULL && *engine != NULL && strcmp((*engine)->name, name) != 0)
+        engine++;
+    return *engine;
+}
+
+static void fail_unknown_engine(const char *command, const char *name)
+{
+    char names[128] = "";
+    size_t length = 0;
+
+    for (const struct engine *const *engine = engines; *engine != NULL && length < sizeof names; engine++)
+        length += (size_t)snprintf(names + length, sizeof names - length, " %s", (*engine)->name);
+    options_usage_error(command, "no engine is called %s; there is:%s", name, names);
+}
+
+const struct engine *session_find_engine(const struct session *session, const char *command)
+{
+    const struct engine *engine = find_engine(session->options.engine);
+
+    if (engine == NULL)
+        fail_unknown_engine(command, session->options.engine);
+    return engine;
+}
+
+bool session_open_kernel(struct session *session)
+{
+    const struct run_options *options = &session->options;
+
+    session->loader = (struct loader_config){.kernel_path = options->kernel,
+                                             .append = options->append,
+                                             .n_modules = options->n_modules,
+                                             .n_blobs = options->n_blobs,
+                                             .holes = (enum holes_mode)options->holes};
+    memcpy(session->loader.module, options->module, sizeof options->module);
+    memcpy(session->loader.blob, options->blob, sizeof options->blob);
+    if (options->kernel == NULL) {
+        session->loader.kernel_path = "tour";
+        session->loader.kernel_bytes = tour_start;
+        session->loader.kernel_size = (size_t)(tour_end - tour_start);
+    }
+    session->kernel = kernel_open(&session->loader, session->error, sizeof session->error);
+    return session->kernel != NULL;
+}
+
+bool session_create_machine(struct session *session, const struct engine *engine, struct vm_config *config)
+{
+    const struct run_options *options = &session->options;
+
+    config->ram_size = options->memory;
+    config->rom_size = kernel_rom_size(session->kernel);
+    config->clock = (enum clock_mode)options->clock;
+    config->check_invariant = options->check_shadow;
+    config->use_userfaultfd = !options->no_userfaultfd;
+    memcpy(config->drive, options->drive, sizeof config->drive);
+    if (!vm_create(&session->vm, config, engine, session->error, sizeof session->error))
+        return false;
+    session->has_vm = true;
+    session->vm.symbols = kernel_symbols(session->kernel);
+    return kernel_load(session->kernel, &session->loader, &session->vm, session->error,
+                       sizeof session->error);
+}
+
+bool session_open_observers(struct session *session)
+{
+    const struct run_options *options = &session->options;
+
+    if (options->trace != NULL) {
+        session->trace = trace_open(options->trace, &session->vm, session->loader.kernel_path,
+                                    session->loader.holes, session->error, sizeof session->error);
+        if (session->trace == NULL)
+            return false;
+        trace_to_flush = session->trace;
+    }
+    if (options->stats != NULL) {
+        session->stats = stats_open(options->stats, &session->vm, session->error, sizeof session->error);
+        if (session->stats == NULL)
+            return false;
+    }
+    return true;
+}
+
+/* ---- after -----------------------------------------------------------------------------------------------
+ */
+
+int session_exit_status(const struct vm *vm)
+{
+    switch (vm->stop_reason) {
+    case STOP_NONE:
+    case STOP_POWER_OFF:
+    case STOP_HALTED:
+    case STOP_RESET:
+    case STOP_SIGNAL:
+        return EXIT_STATUS_OK;
+    case STOP_DEBUG_EXIT:
+        return (int)((vm->stop_value << 1 | 1) & 0xff);
+    case STOP_TRIPLE_FAULT:
+    case STOP_IMPOSSIBLE:
+        return EXIT_STATUS_GUEST;
+    case STOP_TIMEOUT:
+        return EXIT_STATUS_TIMEOUT;
+    case STOP_HOST:
+        return EXIT_STATUS_HOST;
+    }
+    BUG("stop reason %d", vm->stop_reason);
+}
+
+void session_explain(const struct session *session)
+{
+    const struct vm *vm = &session->vm;
+    char symbol[TRACE_TEXT_SIZE];
+
+    trace_format_symbol(vm->symbols, trace_linear(&vm->vcpu), symbol, sizeof symbol);
+    fprintf(stderr, "ring3: %s, at %04x:%08x%s%s%s\n", vm->stop_text, vm->vcpu.segment[SEG_CS].selector,
+            vm->vcpu.eip, symbol[0] != '\0' ? " (" : "", symbol, symbol[0] != '\0' ? ")" : "");
+}
+
+static void report(int *status, const char *error)
+{
+    fprintf(stderr, "ring3: %s\n", error);
+    *status = EXIT_STATUS_HOST;
+}
+
+int session_close(struct session *session, int status)
+{
+    trace_to_flush = NULL;
+    if (session->trace != NULL && !trace_close(session->trace, session->error, sizeof session->error))
+        report(&status, session->error);
+    if (session->stats != NULL && !stats_close(session->stats, session->error, sizeof session->error))
+        report(&status, session->error);
+    requests_release();
+    if (session->has_vm)
+        vm_destroy(&session->vm);
+    kernel_close(session->kernel);
+    run_options_free(&session->options);
+    return status;
+}

@@ -1,0 +1,41 @@
+/*
+ * What `ring3 run` and `ring3 step` share: from the options to a machine with a kernel in it, and from its
+ * end to one line and an exit status. (It knows the engines, and so it belongs to the program, not to the
+ * library of monitor/.)
+ */
+#ifndef RING3_SESSION_H
+#define RING3_SESSION_H
+
+#include "monitor/run_options.h"
+
+struct trace;
+struct stats;
+
+struct session {
+    struct run_options options;
+    struct loader_config loader;
+    struct kernel_image *kernel;
+    struct vm vm;
+    bool has_vm;
+    struct trace *trace;
+    struct stats *stats;
+    char error[512]; /* one line, after a function returned false */
+};
+
+/* The one named by --engine. NULL: there is none, as a usage error of `command`, already shown. */
+const struct engine *session_find_engine(const struct session *session, const char *command);
+bool session_open_kernel(struct session *session);
+/* `config` has the console's callbacks; what the options say is filled in. */
+bool session_create_machine(struct session *session, const struct engine *engine, struct vm_config *config);
+/* --trace and --stats. */
+bool session_open_observers(struct session *session);
+/* Writes out what the trace holds: from a cleanup, which gets no argument. */
+void session_flush(void);
+
+int session_exit_status(const struct vm *vm);
+/* Tells on stderr what ended the run, and where. */
+void session_explain(const struct session *session);
+/* Closes everything; what could not be written turns success into failure. Returns the exit status. */
+int session_close(struct session *session, int status);
+
+#endif
