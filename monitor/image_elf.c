@@ -3,7 +3,7 @@
  * any table; what libelf then returns is checked again where it is used as an offset. Read next: loader.c.
  */
 #include <elf.h>
-#include <libelf.h>
+#include <gelf.h>
 #include <string.h>
 
 #include "monitor/image.h"
@@ -63,26 +63,26 @@ static bool check_header(const struct kernel_image *image, Elf32_Ehdr *header,
     return true;
 }
 
-static bool read_segment(struct kernel_image *image, unsigned index, const Elf32_Phdr *header,
+static bool read_segment(struct kernel_image *image, unsigned index, const GElf_Phdr *header,
                          const struct image_error *error)
 {
     struct image_segment segment = {
-        .gpa = header->p_paddr,
-        .gva = header->p_vaddr,
-        .file_offset = header->p_offset,
-        .file_size = header->p_filesz,
-        .memory_size = header->p_memsz,
+        .gpa = (uint32_t)header->p_paddr,
+        .gva = (uint32_t)header->p_vaddr,
+        .file_offset = (uint32_t)header->p_offset,
+        .file_size = (uint32_t)header->p_filesz,
+        .memory_size = (uint32_t)header->p_memsz,
     };
 
-    if (header->p_filesz > header->p_memsz)
+    if (segment.file_size > segment.memory_size)
         return image_fail(error, "segment %u has more bytes in the file (0x%x) than in memory (0x%x)", index,
-                          header->p_filesz, header->p_memsz);
-    if (header->p_filesz == 0)
+                          segment.file_size, segment.memory_size);
+    if (segment.file_size == 0)
         segment.file_offset = 0; /* bss alone: p_offset means nothing */
-    else if ((uint64_t)header->p_offset + header->p_filesz > image->size)
+    else if ((uint64_t)segment.file_offset + segment.file_size > image->size)
         return image_fail(error,
                           "truncated: segment %u (0x%x bytes at 0x%x) is outside the file of 0x%zx bytes",
-                          index, header->p_filesz, header->p_offset, image->size);
+                          index, segment.file_size, segment.file_offset, image->size);
     return image_add_segment(image, &segment, error);
 }
 
@@ -112,7 +112,7 @@ static bool resolve_entry(struct kernel_image *image, uint32_t entry, const stru
 bool elf_read_image(struct kernel_image *image, const struct image_error *error)
 {
     Elf32_Ehdr header;
-    Elf32_Phdr *table;
+    GElf_Phdr entry; /* a copy, here and below: in the file it may lie at any address */
     Elf *elf;
     bool ok = true;
 
@@ -120,13 +120,12 @@ bool elf_read_image(struct kernel_image *image, const struct image_error *error)
         return false;
     elf_version(EV_CURRENT);
     elf = elf_memory((char *)image->bytes, image->size); /* libelf reads it and nothing more */
-    table = elf == NULL ? NULL : elf32_getphdr(elf);
-    if (table == NULL)
-        ok = image_fail(error, "program headers cannot be read: %s", elf_errmsg(-1));
     for (unsigned i = 0; ok && i < header.e_phnum; i++) {
-        if (table[i].p_type == PT_LOAD && table[i].p_memsz != 0)
-            ok = read_segment(image, i, &table[i], error);
-        else if (table[i].p_type == PT_INTERP)
+        if (elf == NULL || gelf_getphdr(elf, (int)i, &entry) == NULL)
+            ok = image_fail(error, "program headers cannot be read: %s", elf_errmsg(-1));
+        else if (entry.p_type == PT_LOAD && entry.p_memsz != 0)
+            ok = read_segment(image, i, &entry, error);
+        else if (entry.p_type == PT_INTERP)
             ok = image_fail(error,
                             "a program for an operating system (it names an interpreter), not a kernel");
     }
@@ -150,15 +149,18 @@ bool elf_next_code(const struct kernel_image *image, unsigned *index, struct ima
         n_sections = 0;
     while (!found && *index < n_sections) {
         Elf_Scn *scn = elf_getscn(elf, (*index)++);
-        const Elf32_Shdr *header = scn == NULL ? NULL : elf32_getshdr(scn);
+        GElf_Shdr header;
 
-        if (header == NULL || header->sh_type != SHT_PROGBITS || header->sh_size == 0 ||
-            (header->sh_flags & (SHF_ALLOC | SHF_EXECINSTR)) != (SHF_ALLOC | SHF_EXECINSTR))
+        if (scn == NULL || gelf_getshdr(scn, &header) == NULL || header.sh_type != SHT_PROGBITS ||
+            header.sh_size == 0 ||
+            (header.sh_flags & (SHF_ALLOC | SHF_EXECINSTR)) != (SHF_ALLOC | SHF_EXECINSTR))
             continue;
-        if ((uint64_t)header->sh_offset + header->sh_size > image->size)
-            continue; /* its bytes are not there: nothing to sweep */
-        *section = (struct image_section){
-            .gva = header->sh_addr, .file_offset = header->sh_offset, .size = header->sh_size};
+        /* Two of 32 bits: no overflow. What is not in the file cannot be swept. */
+        if (header.sh_offset + header.sh_size > image->size)
+            continue;
+        *section = (struct image_section){.gva = (gva_t)header.sh_addr,
+                                          .file_offset = (uint32_t)header.sh_offset,
+                                          .size = (uint32_t)header.sh_size};
         found = true;
     }
     elf_end(elf);

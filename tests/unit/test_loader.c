@@ -313,6 +313,34 @@ START_TEST(holes_are_patched)
 }
 END_TEST
 
+/* Nothing aligns the tables of a hostile file: read in place they would be misaligned accesses. */
+START_TEST(tables_at_odd_offsets)
+{
+    struct kernel_image *kernel;
+
+    fresh(0x100000);
+    builder_add_segment(&builder, 0x100000, 0x100000, holes, sizeof holes, sizeof holes);
+    builder_add_section(&builder, (Elf32_Shdr){.sh_type = SHT_PROGBITS,
+                                               .sh_flags = SHF_ALLOC | SHF_EXECINSTR,
+                                               .sh_addr = 0x100000,
+                                               .sh_offset = builder_segment(&builder, 0)->p_offset,
+                                               .sh_size = sizeof holes});
+    builder_add_symbols(&builder, NULL, 0);
+    memmove(builder.bytes + BUILDER_PHOFF + 1, builder.bytes + BUILDER_PHOFF, sizeof(Elf32_Phdr));
+    memmove(builder.bytes + BUILDER_SHOFF + 3, builder.bytes + BUILDER_SHOFF, 8 * sizeof(Elf32_Shdr));
+    builder_header(&builder)->e_phoff += 1;
+    builder_header(&builder)->e_shoff += 3;
+    config.holes = HOLES_PATCH;
+    kernel = load(RAM_SIZE);
+    expect_loaded(kernel);
+    ck_assert_uint_eq(vm.vcpu.eip, 0x100000);
+    ck_assert_ptr_nonnull(vm.patches);
+    ck_assert_uint_eq(patch_count(vm.patches), 2);
+    patch_free(vm.patches);
+    unload(kernel);
+}
+END_TEST
+
 START_TEST(holes_are_left_alone)
 {
     struct kernel_image *kernel;
@@ -967,6 +995,7 @@ int main(void)
     tcase_add_test(good, bss_is_zeroed);
     tcase_add_test(good, virtual_entry_is_translated);
     tcase_add_test(good, start_state_without_multiboot);
+    tcase_add_test(good, tables_at_odd_offsets);
     tcase_add_test(good, rom_below_4_gib);
     tcase_add_test(good, boot_block_avoids_the_kernel);
     tcase_add_test(good, symbols_of_the_kernel);
