@@ -129,6 +129,12 @@ static void machine_port_write(struct vcpu *vcpu, uint16_t port, unsigned size, 
 
     machine_note(vm, &(struct note){.kind = NOTE_PORT_WRITE, .address = port, .size = size, .value = value});
     bus_write(board_bus(vm->board), BUS_PORT, port, size, value);
+    /* Every second megabyte would now be another name of the one below it: no kernel above 1 MiB can mean it,
+     * and memory that the guest reaches natively cannot be made to do it. */
+    if (!board_a20_enabled(vm->board))
+        vm_stop(vm, STOP_IMPOSSIBLE,
+                "the guest closed the A20 gate (port %#x): addresses that wrap at 1 MiB are not modelled",
+                port);
 }
 
 static uint64_t machine_tsc(struct vcpu *vcpu)
@@ -140,7 +146,10 @@ static void machine_apic_base_changed(struct vcpu *vcpu)
 {
     struct vm *vm = vcpu->machine;
 
-    board_write_apic_base(vm->board, vcpu->msr.apic_base);
+    /* Reserved bits were #GP already (vcpu/msr.c); what is left is a move. */
+    if (!board_write_apic_base(vm->board, vcpu->msr.apic_base))
+        vm_stop(vm, STOP_IMPOSSIBLE, "the guest moved the local APIC (IA32_APIC_BASE = %#llx): not modelled",
+                (unsigned long long)vcpu->msr.apic_base);
 }
 
 static void machine_injected(struct vcpu *vcpu, enum injection_kind kind, uint8_t vector, bool has_error,

@@ -205,6 +205,7 @@ struct vm {
 
     uint64_t next_deadline; /* of the clock; CLOCK_NO_DEADLINE: none */
     uint64_t next_input;    /* machine time at which the console is asked for input again */
+    uint64_t slice_end;     /* machine time before which the host timer does not interrupt the guest */
     bool is_input_over;     /* the console has no more input, ever */
     uint8_t input[64];      /* read from the console, not yet taken by the board */
     size_t n_input;

@@ -16,9 +16,18 @@
 /* --clock=virtual: a guest that runs this long without an exit never will see time pass. */
 #define SPIN_CPU_NS 3000000000u
 
+/* After the devices had their turn the guest has one, at least this long: a timer with a period shorter than
+ * what an exit costs would otherwise leave it none. */
+#define MIN_SLICE_NS 20000u
+
 static uint64_t earliest(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
+}
+
+static uint64_t latest(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
 }
 
 /* ---- the steps ----------------------------------------------------------------------------------------- */
@@ -66,6 +75,7 @@ static void attend(struct vm *vm)
         take_console_input(vm, 0);
         vm->next_input = may_get_input(vm) ? now + INPUT_PERIOD_NS : CLOCK_NO_DEADLINE;
     }
+    vm->slice_end = machine_now(vm) + MIN_SLICE_NS;
     vm->deadline_moved = true;
 }
 
@@ -73,7 +83,7 @@ static void attend(struct vm *vm)
  * there the timer only watches for a guest that never exits. */
 static void arm_host_timer(struct vm *vm)
 {
-    uint64_t when = earliest(vm->next_deadline, vm->next_input);
+    uint64_t when = latest(earliest(vm->next_deadline, vm->next_input), vm->slice_end);
 
     vm->deadline_moved = false;
     if (vm->config.clock == CLOCK_VIRTUAL)

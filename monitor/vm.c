@@ -27,7 +27,9 @@ static bool create_board(struct vm *vm, char *error, size_t error_size)
     struct board_config config = {.ram_size = vm->config.ram_size,
                                   .host = machine_board_host(vm),
                                   .observer = machine_board_observer(vm),
-                                  .clock = &vm->clock};
+                                  .clock = &vm->clock,
+                                  .cpu_signature = vcpu_cpuid_signature(),
+                                  .cpu_features = vcpu_cpuid_features()};
 
     memcpy(config.drive, vm->config.drive, sizeof config.drive);
     vm->board = board_create(&config, error, error_size);
@@ -140,7 +142,7 @@ void vm_stop_at_insn(struct vm *vm, const struct insn *insn, const char *why)
     char text[96], bytes[3 * INSN_MAX_LENGTH + 1] = "";
 
     decode_format(insn, vm->vcpu.eip, text, sizeof text);
-    for (unsigned i = 0; i < insn->length; i++)
+    for (size_t i = 0; i < insn->length; i++)
         snprintf(bytes + 3 * i, sizeof bytes - 3 * i, "%02x ", insn->bytes[i]);
     vm_stop(vm, STOP_IMPOSSIBLE, "cannot run `%s` (%.*s): %s", text, 3 * insn->length - 1, bytes, why);
 }

@@ -61,6 +61,16 @@ static const struct cpuid_leaf leaves[] = {
     {0x80000004, 0, 0, 0, 0},
 };
 
+uint32_t vcpu_cpuid_signature(void)
+{
+    return VCPU_SIGNATURE;
+}
+
+uint32_t vcpu_cpuid_features(void)
+{
+    return FEATURES;
+}
+
 /* A leaf that does not exist answers as the last basic one does (SDM Vol 2A, CPUID: "input EAX is out of
  * range"). */
 static const struct cpuid_leaf *find_leaf(uint32_t leaf)

@@ -212,6 +212,9 @@ uint32_t vcpu_effective_address(const struct vcpu *vcpu, const struct insn *insn
  * offset. */
 enum outcome vcpu_segment_check(struct vcpu *vcpu, enum segment_index segment, uint32_t offset, unsigned size,
                                 unsigned kind, gva_t *linear);
+/* What CPUID leaf 1 says in EAX and EDX (docs/cpuid.md), for the firmware's tables. */
+uint32_t vcpu_cpuid_signature(void);
+uint32_t vcpu_cpuid_features(void);
 static inline bool vcpu_is_protected(const struct vcpu *vcpu)
 {
     return (vcpu->cr0 & CR0_PE) != 0;

@@ -1,0 +1,697 @@
+/*
+ * The run loop and what is done about exits, on an engine that runs nothing: it hands over the exits that the
+ * test made up. No signal, no native code; the machine around it is the real one.
+ */
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "devices/mptable.h"
+#include "monitor/exit.h"
+
+#define RAM_SIZE   (16u << 20)
+#define GDT_GPA    0x1000u
+#define IDT_GPA    0x2000u
+#define TSS_GPA    0x3000u
+#define TABLES_GPA 0x4000u /* a page directory, 4 MiB pages */
+#define CODE_GPA   0x10000u
+#define STACK_GPA  0x20000u
+/* Handler n is at HANDLERS + n. */
+#define HANDLERS 0x30000u
+
+#define SEL_CODE   0x08
+#define SEL_DATA   0x10
+#define SEL_ABSENT 0x18
+#define SEL_SMALL  0x20 /* data of one page */
+#define SEL_TSS    0x28
+#define GDT_LIMIT  0x2f
+
+#define WINDOW_SIZE (UINT64_C(1) << 32)
+#define UNMAPPED    0x00c00000u /* RAM, but no page of the guest's */
+
+static struct vm vm;
+
+/* ---- the engine ---------------------------------------------------------------------------------------- */
+
+static struct {
+    struct vm_exit exit; /* what run() hands over */
+    uint64_t now, armed; /* host ns */
+    unsigned n_runs;
+    void *window;
+} fake;
+
+static void *fake_create(struct vm *unused, char *error, size_t error_size)
+{
+    (void)unused, (void)error, (void)error_size;
+    return &fake;
+}
+
+static void fake_destroy(void *state)
+{
+    (void)state;
+}
+
+static struct shadow_window fake_window(void *state)
+{
+    (void)state;
+    fake.window = mmap(NULL, WINDOW_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    ck_assert_ptr_ne(fake.window, MAP_FAILED);
+    return (struct shadow_window){.base = (uintptr_t)fake.window, .hole_first = 1, .hole_last = 0};
+}
+
+static void fake_run(void *state, struct vm_exit *exit)
+{
+    (void)state;
+    fake.n_runs++;
+    *exit = fake.exit;
+}
+
+static uint64_t fake_host_ns(void)
+{
+    return fake.now;
+}
+
+static void fake_arm(void *state, uint64_t host_ns)
+{
+    (void)state;
+    fake.armed = host_ns;
+}
+
+static const struct engine fake_engine = {.name = "fake",
+                                          .create = fake_create,
+                                          .destroy = fake_destroy,
+                                          .window = fake_window,
+                                          .run = fake_run,
+                                          .host_ns = fake_host_ns,
+                                          .arm = fake_arm};
+
+/* ---- the machine --------------------------------------------------------------------------------------- */
+
+static void put(gpa_t gpa, const void *bytes, size_t n)
+{
+    ck_assert(memory_write(&vm.memory, gpa, bytes, n));
+}
+
+static uint32_t get32(gpa_t gpa)
+{
+    uint32_t value = 0;
+
+    ck_assert(memory_read(&vm.memory, gpa, &value, sizeof value));
+    return value;
+}
+
+static void put_descriptor(unsigned selector, uint32_t base, uint32_t limit, unsigned access, unsigned flags)
+{
+    uint64_t descriptor = (limit & 0xffff) | (uint64_t)(base & 0xffffff) << 16 | (uint64_t)access << 40 |
+                          (uint64_t)(limit >> 16 & 0xf) << 48 | (uint64_t)flags << 52 |
+                          (uint64_t)(base >> 24) << 56;
+
+    put(GDT_GPA + selector, &descriptor, sizeof descriptor);
+}
+
+/* A kernel with segments, an IDT of interrupt gates, a TSS, and paging over all but the last 4 MiB of RAM. */
+static void setup(void)
+{
+    const struct vm_config config = {.ram_size = RAM_SIZE, .clock = CLOCK_HOST, .check_invariant = true};
+    char error[256] = "";
+
+    memset(&fake, 0, sizeof fake);
+    fake.now = 1000000;
+    ck_assert_msg(vm_create(&vm, &config, &fake_engine, error, sizeof error), "%s", error);
+    put_descriptor(SEL_CODE, 0, 0xfffff, 0x9b, 0xc);
+    put_descriptor(SEL_DATA, 0, 0xfffff, 0x93, 0xc);
+    put_descriptor(SEL_ABSENT, 0, 0xfffff, 0x13, 0xc);
+    put_descriptor(SEL_SMALL, 0, 0xfff, 0x93, 0x4);
+    put_descriptor(SEL_TSS, TSS_GPA, 0x67, 0x8b, 0);
+    for (unsigned vector = 0; vector < 256; vector++) {
+        uint64_t gate = ((HANDLERS + vector) & 0xffff) | (uint64_t)SEL_CODE << 16 | UINT64_C(0x8e) << 40 |
+                        (uint64_t)((HANDLERS + vector) >> 16) << 48;
+
+        put(IDT_GPA + 8 * vector, &gate, sizeof gate);
+    }
+    for (uint32_t i = 0; i < 3; i++) {
+        uint32_t gpde = i << 22 | PTE_P | PTE_W | PTE_PS;
+
+        put(TABLES_GPA + 4 * i, &gpde, sizeof gpde);
+    }
+    vcpu_set_flat(&vm.vcpu, SEL_CODE, SEL_DATA, CODE_GPA);
+    vm.vcpu.gdtr = (struct table_register){.base = GDT_GPA, .limit = GDT_LIMIT};
+    vm.vcpu.idtr = (struct table_register){.base = IDT_GPA, .limit = 0x7ff};
+    vm.vcpu.tr = (struct segment){
+        .selector = SEL_TSS, .base = TSS_GPA, .limit = 0x67, .attributes = SEGMENT_P | SYSTEM_TSS32_BUSY};
+    vm.vcpu.segment[SEG_FS] = (struct segment){0};
+    vm.vcpu.gpr[ESP] = STACK_GPA;
+    vm.vcpu.gpr[EDX] = 0;
+    vm.vcpu.cr3 = TABLES_GPA;
+    vm.vcpu.cr4 |= CR4_PSE;
+    vm.vcpu.cr0 |= CR0_PG | CR0_NE;
+    machine_vcpu_ops.paging_changed(&vm.vcpu, vm.vcpu.cr0 & ~CR0_PG, 0, 0);
+}
+
+static void teardown(void)
+{
+    vm_destroy(&vm);
+    munmap(fake.window, WINDOW_SIZE);
+}
+
+static void put_code(const uint8_t *code, size_t n)
+{
+    put(CODE_GPA, code, n);
+    vm.vcpu.eip = CODE_GPA;
+}
+
+/* ---- exceptions ---------------------------------------------------------------------------------------- */
+
+/* What the engine reports, and what the guest's handler must find. The exit is at `at` bytes into the code.
+ */
+static const struct exception_case {
+    const char *name;
+    uint8_t code[12];
+    uint8_t n, at;
+    struct vm_exit exit;
+    uint32_t ebx, eflags, cr0; /* besides what setup made */
+    int vector;                /* what the guest sees */
+    bool has_error;
+    uint32_t error, eip; /* eip: from the code's start */
+} exception_cases[] = {
+#define EXCEPTION(vector_, ...)                                                                              \
+    {                                                                                                        \
+        .reason = EXIT_EXCEPTION, .fault = {.vector = (vector_), __VA_ARGS__ }                               \
+    }
+#define GP_OF_HOST EXCEPTION(EXCEPTION_GP, .has_error = true)
+    {"#DE: div ecx",
+     {0xf7, 0xf1},
+     2,
+     0,
+     EXCEPTION(EXCEPTION_DE, .has_error = false),
+     0,
+     0,
+     0,
+     EXCEPTION_DE,
+     false,
+     0,
+     0},
+    {"#DB: TF, after a nop",
+     {0x90},
+     1,
+     1,
+     EXCEPTION(EXCEPTION_DB, .is_trap = true),
+     0,
+     EFLAGS_TF,
+     0,
+     EXCEPTION_DB,
+     false,
+     0,
+     1},
+    {"#DB: int1, reported at it",
+     {0xf1},
+     1,
+     0,
+     EXCEPTION(EXCEPTION_DB, .is_trap = false),
+     0,
+     0,
+     0,
+     EXCEPTION_DB,
+     false,
+     0,
+     1},
+    {"#DB: int1, reported after it",
+     {0xf1},
+     1,
+     1,
+     EXCEPTION(EXCEPTION_DB, .is_trap = false),
+     0,
+     0,
+     0,
+     EXCEPTION_DB,
+     false,
+     0,
+     1},
+    {"#BP: int3",
+     {0xcc},
+     1,
+     1,
+     EXCEPTION(EXCEPTION_BP, .has_error = false),
+     0,
+     0,
+     0,
+     EXCEPTION_BP,
+     false,
+     0,
+     1},
+    {"#BP: int 3",
+     {0xcd, 3},
+     2,
+     2,
+     EXCEPTION(EXCEPTION_BP, .has_error = false),
+     0,
+     0,
+     0,
+     EXCEPTION_BP,
+     false,
+     0,
+     2},
+    {"#OF: into",
+     {0xce},
+     1,
+     1,
+     EXCEPTION(EXCEPTION_OF, .has_error = false),
+     0,
+     EFLAGS_OF,
+     0,
+     EXCEPTION_OF,
+     false,
+     0,
+     1},
+    {"#BR: bound eax, [ebx]",
+     {0x62, 0x03},
+     2,
+     0,
+     EXCEPTION(EXCEPTION_BR, .has_error = false),
+     0,
+     0,
+     0,
+     EXCEPTION_BR,
+     false,
+     0,
+     0},
+    {"#UD: ud2",
+     {0x0f, 0x0b},
+     2,
+     0,
+     EXCEPTION(EXCEPTION_UD, .has_error = false),
+     0,
+     0,
+     0,
+     EXCEPTION_UD,
+     false,
+     0,
+     0},
+    {"#UD: no instruction",
+     {0x0f, 0xff, 0xc0},
+     3,
+     0,
+     EXCEPTION(EXCEPTION_UD, .has_error = false),
+     0,
+     0,
+     0,
+     EXCEPTION_UD,
+     false,
+     0,
+     0},
+    {"#NM: fnop under CR0.TS, at a trapping byte",
+     {0xd9, 0xd0},
+     2,
+     0,
+     GP_OF_HOST,
+     0,
+     0,
+     CR0_TS,
+     EXCEPTION_NM,
+     false,
+     0,
+     0},
+    {"#TS: iret under NT, and the link is no TSS",
+     {0xcf},
+     1,
+     0,
+     GP_OF_HOST,
+     0,
+     EFLAGS_NT,
+     0,
+     EXCEPTION_TS,
+     true,
+     0,
+     0},
+    {"#NP: mov fs, bx of an absent segment",
+     {0x8e, 0xe3},
+     2,
+     0,
+     EXCEPTION(EXCEPTION_GP, .has_error = true, .error = SEL_ABSENT),
+     SEL_ABSENT,
+     0,
+     0,
+     EXCEPTION_NP,
+     true,
+     SEL_ABSENT,
+     0},
+    {"#SS: mov ss, bx of an absent segment",
+     {0x8e, 0xd3},
+     2,
+     0,
+     EXCEPTION(EXCEPTION_GP, .has_error = true, .error = SEL_ABSENT),
+     SEL_ABSENT,
+     0,
+     0,
+     EXCEPTION_SS,
+     true,
+     SEL_ABSENT,
+     0},
+    {"#GP: mov fs, bx beyond the GDT, which the host answers otherwise",
+     {0x8e, 0xe3},
+     2,
+     0,
+     EXCEPTION(EXCEPTION_NP, .has_error = true, .error = 0x30),
+     0x30,
+     0,
+     0,
+     EXCEPTION_GP,
+     true,
+     0x30,
+     0},
+    {"#GP: mov eax, fs:[ebx], no segment",
+     {0x64, 0x8b, 0x03},
+     3,
+     0,
+     GP_OF_HOST,
+     0,
+     0,
+     0,
+     EXCEPTION_GP,
+     true,
+     0,
+     0},
+    {"int 0x21: #GP on the host, an interrupt for the guest",
+     {0xcd, 0x21},
+     2,
+     0,
+     EXCEPTION(EXCEPTION_GP, .has_error = true, .error = 0x10a),
+     0,
+     0,
+     0,
+     0x21,
+     false,
+     0,
+     2},
+    {"#PF: mov eax, [ebx]",
+     {0x8b, 0x03},
+     2,
+     0,
+     {.reason = EXIT_PAGE_FAULT, .fault = {.vector = EXCEPTION_PF, .has_error = true, .cr2 = UNMAPPED}},
+     UNMAPPED,
+     0,
+     0,
+     EXCEPTION_PF,
+     true,
+     0,
+     0},
+    {"#PF: mov [ebx], eax",
+     {0x89, 0x03},
+     2,
+     0,
+     {.reason = EXIT_PAGE_FAULT,
+      .fault = {.vector = EXCEPTION_PF, .has_error = true, .error = PF_WRITE, .cr2 = UNMAPPED}},
+     UNMAPPED,
+     0,
+     0,
+     EXCEPTION_PF,
+     true,
+     PF_WRITE,
+     0},
+    {"#MF: fwait",
+     {0x9b},
+     1,
+     0,
+     EXCEPTION(EXCEPTION_MF, .has_error = false),
+     0,
+     0,
+     0,
+     EXCEPTION_MF,
+     false,
+     0,
+     0},
+    {"#AC: mov eax, [ebx]",
+     {0x8b, 0x03},
+     2,
+     0,
+     EXCEPTION(EXCEPTION_AC, .has_error = true),
+     0,
+     0,
+     0,
+     EXCEPTION_AC,
+     true,
+     0,
+     0},
+    {"#XM: divss xmm0, xmm1",
+     {0xf3, 0x0f, 0x5e, 0xc1},
+     4,
+     0,
+     EXCEPTION(EXCEPTION_XM, .has_error = false),
+     0,
+     0,
+     0,
+     EXCEPTION_XM,
+     false,
+     0,
+     0},
+};
+
+START_TEST(the_guest_gets_its_exception)
+{
+    const struct exception_case *c = &exception_cases[_i];
+    uint32_t top, pushed_error = 0;
+
+    put_code(c->code, c->n);
+    vm.vcpu.eip += c->at;
+    vm.vcpu.gpr[EBX] = c->ebx;
+    vm.vcpu.eflags |= c->eflags | EFLAGS_IF;
+    vm.vcpu.cr0 |= c->cr0;
+    vm_handle_exit(&vm, &c->exit);
+    ck_assert_msg(!vm_is_stopped(&vm), "%s: %s", c->name, vm.stop_text);
+    ck_assert_msg(vm.vcpu.eip == HANDLERS + (unsigned)c->vector, "%s: eip %08x", c->name, vm.vcpu.eip);
+    ck_assert_uint_eq(vm.vcpu.eflags & (EFLAGS_IF | EFLAGS_TF), 0);
+    top = vm.vcpu.gpr[ESP];
+    if (c->has_error) {
+        pushed_error = get32(top);
+        top += 4;
+    }
+    ck_assert_uint_eq(top, STACK_GPA - 12);
+    ck_assert_msg(pushed_error == c->error, "%s: error code %x", c->name, pushed_error);
+    ck_assert_msg(get32(top) == CODE_GPA + c->eip, "%s: return address %08x", c->name, get32(top));
+    ck_assert_uint_eq(get32(top + 4), SEL_CODE);
+    ck_assert_uint_eq(get32(top + 8) & (EFLAGS_IF | c->eflags), EFLAGS_IF | c->eflags);
+    if (c->vector == EXCEPTION_PF)
+        ck_assert_uint_eq(vm.vcpu.cr2, UNMAPPED);
+    if (c->vector == EXCEPTION_DB)
+        ck_assert_uint_eq(vm.vcpu.dr[6] & DR6_BS, c->eflags & EFLAGS_TF ? DR6_BS : 0);
+}
+END_TEST
+
+/* What the host refuses and the guest may do is done: no exception. */
+static const struct {
+    const char *name;
+    uint8_t code[8];
+    uint8_t n;
+    struct vm_exit exit;
+    uint32_t ebx;
+} allowed_cases[] = {
+    {"cli", {0xfa}, 1, GP_OF_HOST, 0},
+    {"mov fs, bx",
+     {0x8e, 0xe3},
+     2,
+     EXCEPTION(EXCEPTION_GP, .has_error = true, .error = SEL_SMALL),
+     SEL_SMALL},
+    {"mov cr2, ebx", {0x0f, 0x22, 0xd3}, 3, GP_OF_HOST, 0x1234},
+    {"a page that was not mapped yet",
+     {0x8b, 0x03},
+     2,
+     {.reason = EXIT_PAGE_FAULT, .fault = {.vector = EXCEPTION_PF, .has_error = true, .cr2 = 0x40000}},
+     0x40000},
+    {"mov eax, [ebx] over the truncated limit", {0x8b, 0x03}, 2, GP_OF_HOST, 0x40000},
+    {"mov [ebx], eax: a page table",
+     {0x89, 0x03},
+     2,
+     {.reason = EXIT_PAGE_FAULT,
+      .fault = {.vector = EXCEPTION_PF, .has_error = true, .error = PF_WRITE, .cr2 = TABLES_GPA}},
+     TABLES_GPA},
+};
+
+START_TEST(the_guest_may_do_it)
+{
+    bool is_fill;
+    uint32_t esp;
+
+    put_code(allowed_cases[_i].code, allowed_cases[_i].n);
+    vm.vcpu.gpr[EBX] = allowed_cases[_i].ebx;
+    vm.vcpu.gpr[EAX] = get32(TABLES_GPA);
+    esp = vm.vcpu.gpr[ESP];
+    is_fill = strstr(allowed_cases[_i].name, "not mapped yet") != NULL;
+    vm_handle_exit(&vm, &allowed_cases[_i].exit);
+    ck_assert_msg(!vm_is_stopped(&vm), "%s: %s", allowed_cases[_i].name, vm.stop_text);
+    ck_assert_msg(vm.vcpu.eip == CODE_GPA + (is_fill ? 0u : allowed_cases[_i].n), "%s: eip %08x",
+                  allowed_cases[_i].name, vm.vcpu.eip);
+    ck_assert_uint_eq(vm.vcpu.gpr[ESP], esp);
+}
+END_TEST
+
+/* A far return to CPL 0 whose frame ends where the stack's page ends: AMD's processors read the outer stack
+ * behind it before they refuse, and fault there. The guest must not see it. */
+START_TEST(a_fault_of_looking_ahead_is_not_the_guests)
+{
+    static const uint8_t code[] = {0xcb};
+    const uint32_t frame[2] = {CODE_GPA + 0x100, SEL_CODE};
+    const struct vm_exit exit = {.reason = EXIT_PAGE_FAULT,
+                                 .fault = {.vector = EXCEPTION_PF, .has_error = true, .cr2 = UNMAPPED}};
+
+    put_code(code, sizeof code);
+    vm.vcpu.gpr[ESP] = UNMAPPED - sizeof frame;
+    put(UNMAPPED - sizeof frame, frame, sizeof frame);
+    vm_handle_exit(&vm, &exit);
+    ck_assert_uint_eq(vm.vcpu.eip, CODE_GPA + 0x100);
+    ck_assert_uint_eq(vm.vcpu.gpr[ESP], UNMAPPED);
+}
+END_TEST
+
+/* ---- what the board and the processor tell each other -------------------------------------------------- */
+
+START_TEST(firmware_describes_the_processor)
+{
+    enum { FLOATING_POINTER = 16, HEADER = 44, SIGNATURE = 4, FEATURES = 8 };
+    const gpa_t processor = MPTABLE_GPA + FLOATING_POINTER + HEADER;
+
+    ck_assert_uint_eq(get32(processor) & 0xff, 0); /* entry type 0: processor */
+    ck_assert_uint_eq(get32(processor + SIGNATURE), vcpu_cpuid_signature() & 0xfff);
+    ck_assert_uint_eq(get32(processor + FEATURES), vcpu_cpuid_features());
+    ck_assert_uint_ne(vcpu_cpuid_features(), 0);
+}
+END_TEST
+
+static void expect_stop(const char *text)
+{
+    const struct vm_exit exit = GP_OF_HOST;
+
+    vm_handle_exit(&vm, &exit);
+    ck_assert_int_eq(vm.stop_reason, STOP_IMPOSSIBLE);
+    ck_assert_msg(strstr(vm.stop_text, text) != NULL, "%s", vm.stop_text);
+}
+
+/* The local APIC is where the hole of the trap engine's window is, and nowhere else. */
+START_TEST(a_moved_apic_ends_the_run)
+{
+    static const uint8_t wrmsr[] = {0x0f, 0x30};
+
+    put_code(wrmsr, sizeof wrmsr);
+    vm.vcpu.gpr[ECX] = MSR_APIC_BASE;
+    vm.vcpu.gpr[EAX] = 0xfed00000 | APIC_BASE_BSP | APIC_BASE_ENABLE;
+    expect_stop("moved the local APIC");
+}
+END_TEST
+
+START_TEST(a_disabled_apic_is_followed)
+{
+    static const uint8_t wrmsr[] = {0x0f, 0x30};
+    const struct vm_exit exit = GP_OF_HOST;
+
+    put_code(wrmsr, sizeof wrmsr);
+    vm.vcpu.gpr[ECX] = MSR_APIC_BASE;
+    vm.vcpu.gpr[EAX] = 0xfee00000 | APIC_BASE_BSP;
+    vm_handle_exit(&vm, &exit);
+    ck_assert(!vm_is_stopped(&vm));
+    ck_assert_uint_eq(board_apic_base(vm.board), 0xfee00000 | APIC_BASE_BSP);
+}
+END_TEST
+
+/* Both gates must be closed: port 0x92's here, and the keyboard controller's by its command 0xdd. */
+START_TEST(a_closed_a20_gate_ends_the_run)
+{
+    static const uint8_t code[] = {0xe6, 0x92, 0xe6, 0x64}; /* out 0x92, al; out 0x64, al */
+    const struct vm_exit exit = GP_OF_HOST;
+
+    put_code(code, sizeof code);
+    vm.vcpu.gpr[EAX] = 0;
+    vm_handle_exit(&vm, &exit);
+    ck_assert(!vm_is_stopped(&vm));
+    vm.vcpu.gpr[EAX] = 0xdd;
+    expect_stop("A20");
+}
+END_TEST
+
+/* ---- time ---------------------------------------------------------------------------------------------- */
+
+#define MIN_SLICE_NS 20000u
+
+static void set_timer(uint16_t count)
+{
+    struct bus *bus = board_bus(vm.board);
+
+    bus_write(bus, BUS_PORT, 0x43, 1, 0x34); /* counter 0, both bytes, mode 2: periodic */
+    bus_write(bus, BUS_PORT, 0x40, 1, count & 0xff);
+    bus_write(bus, BUS_PORT, 0x40, 1, count >> 8);
+}
+
+/* A period of 1.7 us is less than an exit costs. The guest runs all the same. */
+START_TEST(a_hostile_timer_leaves_the_guest_time)
+{
+    set_timer(2);
+    fake.exit = (struct vm_exit){.reason = EXIT_INTERRUPTED};
+    for (unsigned i = 1; i <= 100; i++) {
+        vm.attention = 1; /* the host timer has fired */
+        vm_run_once(&vm);
+        ck_assert_uint_eq(fake.n_runs, i);
+        ck_assert_uint_ge(fake.armed, fake.now + MIN_SLICE_NS);
+        fake.now = fake.armed;
+    }
+}
+END_TEST
+
+/* Nor does a guest that programs the timer again and again put off the others. */
+START_TEST(a_slice_ends_though_timers_move)
+{
+    uint64_t slice_end;
+
+    fake.exit = (struct vm_exit){.reason = EXIT_INTERRUPTED};
+    set_timer(2);
+    vm.attention = 1;
+    vm_run_once(&vm);
+    slice_end = fake.now + MIN_SLICE_NS;
+    for (unsigned i = 0; i < 100; i++) {
+        fake.now += 1000;
+        set_timer(2);
+        vm_run_once(&vm);
+        ck_assert_uint_le(fake.armed, slice_end > fake.now ? slice_end : fake.now + 2000);
+    }
+}
+END_TEST
+
+/* A timer that is far off is waited for no longer than it takes. */
+START_TEST(a_distant_timer_is_on_time)
+{
+    const uint64_t period = 10000000, start = fake.now;
+
+    fake.exit = (struct vm_exit){.reason = EXIT_INTERRUPTED};
+    set_timer(11932); /* 10 ms */
+    fake.now += 1000; /* counting begins at the next pulse */
+    vm.attention = 1;
+    vm_run_once(&vm);
+    ck_assert_uint_ge(fake.armed, start + period - 5000);
+    ck_assert_uint_le(fake.armed, start + period + 5000);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("exits");
+    TCase *tests = tcase_create("exits");
+    SRunner *runner;
+    int failed;
+
+    tcase_add_checked_fixture(tests, setup, teardown);
+    tcase_add_loop_test(tests, the_guest_gets_its_exception, 0,
+                        sizeof exception_cases / sizeof exception_cases[0]);
+    tcase_add_loop_test(tests, the_guest_may_do_it, 0, sizeof allowed_cases / sizeof allowed_cases[0]);
+    tcase_add_test(tests, a_fault_of_looking_ahead_is_not_the_guests);
+    tcase_add_test(tests, firmware_describes_the_processor);
+    tcase_add_test(tests, a_moved_apic_ends_the_run);
+    tcase_add_test(tests, a_disabled_apic_is_followed);
+    tcase_add_test(tests, a_closed_a20_gate_ends_the_run);
+    tcase_add_test(tests, a_hostile_timer_leaves_the_guest_time);
+    tcase_add_test(tests, a_slice_ends_though_timers_move);
+    tcase_add_test(tests, a_distant_timer_is_on_time);
+    suite_add_tcase(suite, tests);
+    runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
+}
