@@ -12,7 +12,7 @@
 
 #define OPCODE_INT1 0xf1
 
-#define NAME_ROW(enumerator, name) [enumerator] = name,
+#define NAME_ROW(enumerator, name) [enumerator] = (name),
 
 const char *exit_reason_name(enum exit_reason reason)
 {

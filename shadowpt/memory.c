@@ -137,49 +137,42 @@ uint32_t memory_run(const struct guest_memory *memory, gpa_t gpa)
 
 /* ---- the door ------------------------------------------------------------------------------------------ */
 
-/* The bytes from gpa on that lie in one region, at most n; 0: no memory at gpa. */
-static size_t span(const struct guest_memory *memory, gpa_t gpa, size_t n, uint8_t **hva)
+/* The bytes at gpa, and how many of the n from there on lie in the same region; NULL: no memory there. */
+static uint8_t *span(const struct guest_memory *memory, gpa_t gpa, size_t n, size_t *part)
 {
     const struct memory_region *region = region_of(memory, gpa);
 
     if (region == NULL)
-        return 0;
+        return NULL;
 
     uint64_t offset = gpa - region->gpa;
 
-    *hva = memory->hva + ((uint64_t)region->rpn << PAGE_SHIFT) + offset;
-    return region->size - offset < n ? (size_t)(region->size - offset) : n;
+    *part = region->size - offset < n ? (size_t)(region->size - offset) : n;
+    return memory->hva + ((uint64_t)region->rpn << PAGE_SHIFT) + offset;
 }
 
 static bool is_backed(const struct guest_memory *memory, gpa_t gpa, size_t n)
 {
-    uint8_t *hva;
+    size_t part;
 
-    while (n > 0) {
-        size_t part = span(memory, gpa, n, &hva);
-
-        if (part == 0)
+    for (; n > 0; gpa += part, n -= part)
+        if (span(memory, gpa, n, &part) == NULL)
             return false;
-        gpa += part;
-        n -= part;
-    }
     return true;
 }
 
 bool memory_read(const struct guest_memory *memory, gpa_t gpa, void *buf, size_t n)
 {
     uint8_t *to = buf;
+    size_t part;
 
     if (!is_backed(memory, gpa, n))
         return false;
-    while (n > 0) {
-        uint8_t *hva = NULL;
-        size_t part = span(memory, gpa, n, &hva);
+    for (; n > 0; to += part, gpa += part, n -= part) {
+        const uint8_t *from = span(memory, gpa, n, &part);
 
-        memcpy(to, hva, part);
-        to += part;
-        gpa += part;
-        n -= part;
+        BUG_ON(from == NULL);
+        memcpy(to, from, part);
     }
     return true;
 }
@@ -204,18 +197,16 @@ static void write_page(struct guest_memory *memory, uint8_t *hva, const uint8_t 
 static bool write_bytes(struct guest_memory *memory, gpa_t gpa, const void *buf, size_t n, bool may_write_rom)
 {
     const uint8_t *from = buf;
+    size_t part;
 
     if (!is_backed(memory, gpa, n))
         return false;
-    while (n > 0) {
-        uint8_t *hva = NULL;
+    for (; n > 0; from += part, gpa += part, n -= part) {
         size_t to_page_end = PAGE_SIZE - (size_t)(gpa & PAGE_MASK);
-        size_t part = span(memory, gpa, n < to_page_end ? n : to_page_end, &hva);
+        uint8_t *to = span(memory, gpa, n < to_page_end ? n : to_page_end, &part);
 
-        write_page(memory, hva, from, part, may_write_rom);
-        from += part;
-        gpa += part;
-        n -= part;
+        BUG_ON(to == NULL);
+        write_page(memory, to, from, part, may_write_rom);
     }
     return true;
 }
