@@ -41,10 +41,10 @@ void drop_flush(struct shadow *shadow, struct drop_batch *batch)
     space_observe(shadow, SHADOW_CHANGE_DROP, range.first, range.end - range.first);
     if (host_unmap(shadow, range))
         return;
-    /* No room to punch a hole into a mapping: the window as a whole needs none. */
+    /* no room to punch a hole into a mapping */
     space_forget_all(shadow);
-    if (!host_unmap(shadow, (struct page_range){0, WINDOW_PAGES}))
-        die("cannot unmap the guest's window: %s", strerror(errno));
+    if (!host_clear(shadow))
+        die("cannot clear the guest's window: %s", strerror(errno));
 }
 
 /* Pages must come in ascending order. */

@@ -33,6 +33,7 @@ struct fill {
     uint32_t pte_mask;     /* what a neighbour's entry must share... */
     uint32_t pte_pattern;  /* ...and how */
     uint32_t n_read_ahead; /* pages after the faulting one that need no A bit yet */
+    bool is_held_back;     /* the page that faulted */
     struct page_range run;
 };
 
@@ -85,8 +86,8 @@ static bool belongs_to_run(struct shadow *shadow, const struct fill *fill, uint3
     if (rpn == RPN_NONE || rpn != fill->rpn + (page - fill->page) ||
         is_rom(shadow, rpn) != is_rom(shadow, fill->rpn))
         return false;
-    /* in a writable run, userfaultfd can hold single pages back; mprotect would split it */
-    return !(fill->flags & SPTE_HOST_WRITE) || !is_held_back(shadow, rpn) || shadow->uffd >= 0;
+    /* userfaultfd can hold single pages of a writable run back; mprotect would split it */
+    return is_held_back(shadow, rpn) == fill->is_held_back || shadow->uffd >= 0;
 }
 
 /* The pages that may come along at most: of the same region, and the same stretch of the host. */
@@ -138,12 +139,15 @@ static void set_accessed_ahead(struct shadow *shadow, const struct fill *fill)
 
 /* ---- mapping ------------------------------------------------------------------------------------------- */
 
-/* The rights of a mapping made for this access. `may_write`: the page is neither ROM nor a traced table. */
-static uint32_t flags_for(const struct walk *walk, unsigned kind, bool may_write)
+/* The rights of the mapping made for this access. A page that is held back counts as writable where
+ * userfaultfd does the holding. */
+static uint32_t flags_for(const struct shadow *shadow, const struct fill *fill, unsigned kind)
 {
+    const struct walk *walk = fill->walk;
     uint32_t flags = SPTE_PRESENT | (walk->is_global ? SPTE_GLOBAL : 0);
 
-    if (may_write && walk->write && walk->dirty)
+    if (walk->write && walk->dirty && !is_rom(shadow, fill->rpn) &&
+        (!fill->is_held_back || shadow->uffd >= 0))
         flags |= SPTE_WRITE | SPTE_HOST_WRITE;
     if (walk->write || !(kind & ACCESS_WRITE))
         return flags | (walk->user ? SPTE_USER : 0);
@@ -194,10 +198,11 @@ static void map_run(struct shadow *shadow, struct fill *fill)
 }
 
 /* Is the page mapped read-only, and nothing but that in the way of this access? */
-static bool is_upgrade(uint32_t spte, uint32_t rpn, uint32_t flags)
+static bool is_upgrade(uint32_t spte, const struct fill *fill)
 {
-    return (spte & SPTE_PRESENT) && spte_rpn(spte) == rpn && !(spte & SPTE_WRITE) && (flags & SPTE_WRITE) &&
-           ((spte ^ flags) & (SPTE_USER | SPTE_OVERRIDE)) == 0;
+    return (spte & SPTE_PRESENT) && !(spte & SPTE_WRITE) && (fill->flags & SPTE_WRITE) &&
+           !fill->is_held_back && spte_rpn(spte) == fill->rpn &&
+           ((spte ^ fill->flags) & (SPTE_USER | SPTE_OVERRIDE)) == 0;
 }
 
 static void upgrade(struct shadow *shadow, uint32_t page)
@@ -212,23 +217,20 @@ static void upgrade(struct shadow *shadow, uint32_t page)
     space_observe(shadow, SHADOW_CHANGE_FILL, page, 1);
 }
 
-static void map_page(struct shadow *shadow, const struct walk *walk, uint32_t page, uint32_t rpn,
-                     uint32_t flags)
+/* What the neighbours of a 4 KiB page must be like is in its page table. */
+static void look_at_neighbours(const struct shadow *shadow, struct fill *fill)
 {
-    struct fill fill = {.walk = walk, .page = page, .rpn = rpn, .flags = flags};
+    const struct walk_level *leaf = &fill->walk->level[1];
 
-    if (walk->n_levels == 2) { /* a 4 KiB page: its neighbours are what the page table says */
-        const struct walk_level *leaf = &walk->level[1];
-
-        fill.ptes = space_table_entries(shadow, memory_rpn(shadow->memory, leaf->address));
-        fill.pte_mask = PTE_P | PTE_A | PTE_W | PTE_U | PTE_G;
-        fill.pte_pattern = (uint32_t)leaf->entry | PTE_A;
-        if (walk->write) {
-            fill.pte_mask |= PTE_D;
-            fill.pte_pattern |= walk->dirty ? PTE_D : 0;
-        }
+    if (fill->walk->n_levels != 2)
+        return;
+    fill->ptes = space_table_entries(shadow, memory_rpn(shadow->memory, leaf->address));
+    fill->pte_mask = PTE_P | PTE_A | PTE_W | PTE_U | PTE_G;
+    fill->pte_pattern = (uint32_t)leaf->entry | PTE_A;
+    if (fill->walk->write) {
+        fill->pte_mask |= PTE_D;
+        fill->pte_pattern |= fill->walk->dirty ? PTE_D : 0;
     }
-    map_run(shadow, &fill);
 }
 
 /* ---- the fault ----------------------------------------------------------------------------------------- */
@@ -237,40 +239,35 @@ enum shadow_result shadow_fault(struct shadow *shadow, struct vcpu *vcpu, gva_t 
                                 struct fault *fault)
 {
     unsigned kind = access_kind(vcpu, error);
-    uint32_t page = gva >> PAGE_SHIFT;
     struct walk walk;
+    struct fill fill = {.walk = &walk, .page = gva >> PAGE_SHIFT};
 
     table_follow_registers(shadow, vcpu);
     if (!guest_walk(shadow->memory, vcpu, gva, kind, false, &walk, fault))
         return SHADOW_GUEST;
-
-    uint32_t rpn = memory_rpn(shadow->memory, walk.gpa);
-
-    if (rpn == RPN_NONE || host_is_hole(shadow, page))
+    fill.rpn = memory_rpn(shadow->memory, walk.gpa);
+    if (fill.rpn == RPN_NONE || host_is_hole(shadow, fill.page))
         return SHADOW_EMULATE;
     if (shadow->is_user_view && !walk.user) /* an engine between two worlds: CPL 0, but not its view */
         return SHADOW_EMULATE;
     evict_for(shadow, RUNS_PER_FILL);
     if (!table_trace_walk(shadow, &walk, gva))
         return SHADOW_EMULATE;
-
-    bool is_held = is_held_back(shadow, rpn);
-
-    if ((kind & ACCESS_WRITE) && (is_held || is_rom(shadow, rpn))) {
+    fill.is_held_back = is_held_back(shadow, fill.rpn);
+    if ((kind & ACCESS_WRITE) && (fill.is_held_back || is_rom(shadow, fill.rpn))) {
         shadow->stats.write_protect_faults++;
         return SHADOW_EMULATE;
     }
-
-    uint32_t flags = flags_for(&walk, kind, !is_held && !is_rom(shadow, rpn));
-
-    if (is_upgrade(shadow->spte[page], rpn, flags)) {
-        upgrade(shadow, page);
+    fill.flags = flags_for(shadow, &fill, kind);
+    if (is_upgrade(shadow->spte[fill.page], &fill)) {
+        upgrade(shadow, fill.page);
         return SHADOW_FILLED;
     }
-    if (shadow->spte[page] != 0) { /* mapped, but with rights of another kind */
-        drop_page(shadow, page);
+    if (shadow->spte[fill.page] != 0) { /* mapped, but with rights of another kind */
+        drop_page(shadow, fill.page);
         (void)table_trace_walk(shadow, &walk, gva); /* that may have released the region */
     }
-    map_page(shadow, &walk, page, rpn, flags);
+    look_at_neighbours(shadow, &fill);
+    map_run(shadow, &fill);
     return SHADOW_FILLED;
 }

@@ -108,6 +108,24 @@ bool host_unmap(struct shadow *shadow, struct page_range range)
     return true;
 }
 
+/* Empties the whole window when there is no room even for that: a process over its limit of mappings may
+ * still unmap. The window is free for a moment, but the monitor maps nothing meanwhile. */
+bool host_clear(struct shadow *shadow)
+{
+    struct page_range range = {0, 0};
+
+    for (; range.first < WINDOW_PAGES; range.first = range.end) {
+        range.end = range.first + 1;
+        if (host_is_hole(shadow, range.first))
+            continue;
+        range.end = host_reach(shadow, range.first).end;
+        if (munmap(host_pointer(shadow, range.first), (size_t)(range.end - range.first) * PAGE_SIZE) != 0 ||
+            !host_unmap(shadow, range))
+            return false;
+    }
+    return true;
+}
+
 bool host_set_writable(struct shadow *shadow, uint32_t page, bool is_writable)
 {
     int protection = PROT_READ | PROT_EXEC | (is_writable ? PROT_WRITE : 0);

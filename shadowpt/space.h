@@ -138,6 +138,7 @@ static inline const uint32_t *space_table_entries(const struct shadow *shadow, u
 /* host.c: the system calls on the window. false: the host has no room for another mapping. */
 bool host_map(struct shadow *shadow, struct page_range run, uint32_t rpn, bool is_writable, uint32_t wanted);
 bool host_unmap(struct shadow *shadow, struct page_range range);
+bool host_clear(struct shadow *shadow);
 bool host_set_writable(struct shadow *shadow, uint32_t page, bool is_writable);
 struct page_range host_reach(const struct shadow *shadow, uint32_t page);
 bool host_is_hole(const struct shadow *shadow, uint32_t page);

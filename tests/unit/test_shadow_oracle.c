@@ -56,7 +56,7 @@ enum event {
 };
 
 static const char *const event_text[EVENT_COUNT] = {
-#define EVENT_TEXT(name, text) [EVENT_##name] = text,
+#define EVENT_TEXT(name, text) [EVENT_##name] = (text),
     EVENTS(EVENT_TEXT)
 #undef EVENT_TEXT
 };
@@ -119,6 +119,12 @@ static uint32_t random_pde(void)
     return (uint32_t)table_gpa[pick(N(table_gpa))] | random_flags() | (one_in(4) ? 0 : PTE_P | PTE_W | PTE_U);
 }
 
+/* Of one of the directories, at a region that is touched. */
+static gpa_t random_directory_entry(void)
+{
+    return directory_gpa[pick(N(directory_gpa))] + (gpa_t)touched_region[pick(N(touched_region))] * 4;
+}
+
 /* As a device, or the board where it is ROM. */
 static void store(gpa_t gpa, const void *bytes, size_t n)
 {
@@ -138,8 +144,7 @@ static void edit_directory_entry(void)
 {
     uint32_t entry = random_pde();
 
-    store(directory_gpa[pick(N(directory_gpa))] + touched_region[pick(N(touched_region))] * 4, &entry,
-          sizeof entry);
+    store(random_directory_entry(), &entry, sizeof entry);
 }
 
 /* A stretch of entries with frames that follow each other, in one write or entry by entry. */
@@ -148,7 +153,7 @@ static void edit_table(void)
     uint32_t first = pick(1024);
     uint32_t n = one_in(3) ? 1 : 1 + pick(120);
     uint32_t frame = random_frame(), flags = random_flags();
-    gpa_t table = table_gpa[pick(N(table_gpa))];
+    gpa_t at = table_gpa[pick(N(table_gpa))] + (gpa_t)first * 4;
     uint32_t entry[128];
 
     if (n > 1024 - first)
@@ -156,11 +161,11 @@ static void edit_table(void)
     for (uint32_t i = 0; i < n; i++)
         entry[i] = frame + i * PAGE_SIZE + (one_in(20) ? random_flags() : flags);
     if (one_in(2)) {
-        store(table + first * 4, entry, n * 4);
+        store(at, entry, n * sizeof entry[0]);
         return;
     }
-    for (uint32_t i = 0; i < n; i++)
-        store(table + (first + i) * 4, &entry[i], sizeof entry[i]);
+    for (uint32_t i = 0; i < n; i++, at += sizeof entry[i])
+        store(at, &entry[i], sizeof entry[i]);
 }
 
 /* One entry, a few bits: what an operating system does when it ages, protects or copies on write. */
@@ -168,8 +173,7 @@ static void edit_bits(void)
 {
     static const uint32_t bit[] = {PTE_P, PTE_W,  PTE_U, PTE_A,    PTE_D,
                                    PTE_G, PTE_PS, 0x200, 1u << 13, 1u << 21};
-    gpa_t at = one_in(3) ? directory_gpa[pick(N(directory_gpa))] + touched_region[pick(N(touched_region))] * 4
-                         : table_gpa[pick(N(table_gpa))] + pick(1024) * 4;
+    gpa_t at = one_in(3) ? random_directory_entry() : table_gpa[pick(N(table_gpa))] + (gpa_t)pick(1024) * 4;
     uint32_t entry = load(at) ^ bit[pick(N(bit))];
 
     if (one_in(4)) /* one byte of it */
@@ -200,10 +204,11 @@ static void copy_directory_entries(void)
     gpa_t from = directory_gpa[pick(N(directory_gpa))], to = directory_gpa[pick(N(directory_gpa))];
 
     for (size_t i = 0; i < N(touched_region); i++) {
-        uint32_t entry = load(from + touched_region[i] * 4);
+        gpa_t offset = (gpa_t)touched_region[i] * 4;
+        uint32_t entry = load(from + offset);
 
         if (!one_in(4))
-            store(to + touched_region[i] * 4, &entry, sizeof entry);
+            store(to + offset, &entry, sizeof entry);
     }
 }
 
