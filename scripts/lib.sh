@@ -39,11 +39,17 @@ need_packages() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-# build_preset PRESET: configures and builds into build/PRESET.
+# configure_preset PRESET, build_preset PRESET: into build/PRESET.
+configure_preset() {
+    local log=$top/build/$1.configure.log
+    cmake -S "$top" --preset "$1" >"$log" 2>&1 || { cat "$log" >&2; return 1; }
+}
+
 build_preset() {
+    local log=$top/build/$1.build.log
     say "building ($1)"
-    cmake -S "$top" --preset "$1" >"$top/build/$1.configure.log" 2>&1 || { cat "$top/build/$1.configure.log" >&2; return 1; }
-    cmake --build "$top/build/$1"
+    configure_preset "$1"
+    cmake --build "$top/build/$1" >"$log" 2>&1 || { cat "$log" >&2; return 1; }
 }
 
 # Runs a command as nobody, without any capability, when we are root; as ourselves otherwise.

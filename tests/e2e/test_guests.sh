@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Every teaching guest under ring3, on either clock, with holes exposed and patched, with both ways to write-protect
+# page tables, and with the shadow checked at every exit. tests/guests_qemu.sh is the same under QEMU: a check that
+# fails here and not there is ring3's fault.
+source "$(dirname "$0")/lib.sh"
+
+words="limits alignment simd rmw msr x87" # what ring3 can do beyond the guests' default (guests/README.md)
+
+all_passed() { # FILE
+    ! grep -q '^FAIL' "$1" && grep -q '^[1-9][0-9]* checks, 0 failed' "$1"
+}
+
+# guest NAME VARIANT OPTIONS...: passes all of its checks.
+guest() {
+    local name=$1 variant=$2
+    shift 2
+    # isa-debug-exit: (0 << 1) | 1
+    ring3 1 run --check-shadow --timeout 100 "$@" "$GUESTS/$name.elf" || return
+    check "$name, $variant: $(tail -n 1 out)" all_passed out
+}
+
+for image in "$GUESTS"/*.elf; do
+    name=$(basename "$image" .elf)
+    case $name in
+    tour | holes) continue ;;
+    esac
+    guest "$name" "real time" --clock host --append "$words"
+    guest "$name" "virtual time, mprotect" --clock virtual --no-userfaultfd --append "$words"
+    guest "$name" "holes patched" --clock virtual --holes patch --append "$words fpu"
+    guest "$name" "holes patched, real time, mprotect" --clock host --holes patch --no-userfaultfd --append "$words fpu"
+done
+
+for kernel in "" "$GUESTS/tour.elf"; do # the embedded one is the same
+    for clock in host virtual; do
+        ring3 0 run --clock $clock --check-shadow --timeout 100 ${kernel:+"$kernel"} || continue
+        check "tour, --clock $clock: its last line" grep -q '^  7  the end' out
+        check "tour, --clock $clock: $(cat err)" grep -q '^ring3: halted with interrupts off, at 0008:.*(guest_main' err
+    done
+done
+
+# The lesson of the holes: what was given away before is not given away after.
+ring3 1 run --holes patch --check-shadow --append "fpu sysenter" "$GUESTS/holes.elf" &&
+    check "holes patched: $(tail -n 1 out)" grep -q ' 0 failed: this machine is as it says$' out
+check "holes patched: none is left" [ "$(grep -c '^HOLE' out)" = 0 ]
+mv out patched
+
+# Exposed, their number goes to isa-debug-exit: how many there are is the host CPU's business, not which ones there are
+# on every CPU. With UMIP, Linux makes up what SIDT and SMSW say; without it they tell the host's: either way it is not
+# the guest's.
+expose=(run --holes expose --check-shadow "$GUESTS/holes.elf")
+unprivileged "$RING3" "${expose[@]}" </dev/null >out 2>err
+status=$?
+repeat=("$RING3" "${expose[@]}")
+holes=$(grep -c '^HOLE' out)
+if [ "$status" = $(((holes << 1 | 1) & 255)) ] && grep -q "checks, $holes failed: each a hole" out; then
+    ok "holes exposed: $(tail -n 1 out)"
+else
+    fail "holes exposed" "$holes holes seen, exit status $status" out err
+fi
+for hole in "pushf after cli: IF" "popf sets IF: the timer's interrupt comes" "popf sets IOPL, and pushf shows it" \
+    "sgdt: base" "sidt: base" "ring 3: sidt: base" "str" "smsw with TS set" "mov %cs, %eax" "push %cs; pop %eax" \
+    "lar kernel code" "lsl kernel data" "verr kernel code"; do
+    if grep -qF "  $hole: hardware has" out && grep -qE "^same  [^ ]+ +$hole$" patched; then
+        ok "$hole: a hole, and closed by --holes patch"
+    else
+        fail "$hole" "is no hole, or not closed: exposed and patched it says" <(grep -hF "$hole" out patched)
+    fi
+done
+finish
