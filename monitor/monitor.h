@@ -106,7 +106,8 @@ enum note_kind {
     NOTE_UNKNOWN_MSR,  /* address = index, flag = is_write, value */
     NOTE_LINE,         /* name, address = pin, flag = level */
     NOTE_SHADOW,       /* change, address = first gva, size = pages */
-    NOTE_HOLE, /* a segment load that the host did not trap, made up for now: name = register, address = selector */
+    NOTE_HOLE, /* a segment load that the host did not trap, made up for now: name = register, address =
+                  selector */
 };
 
 struct note {
@@ -229,7 +230,7 @@ struct vm {
     const struct symbols *symbols; /* NULL: none */
     struct vm_observer observer[VM_MAX_OBSERVERS];
     unsigned n_observers;
-    struct vm_event event; /* being built; only when there are observers */
+    struct vm_event event;              /* being built; only when there are observers */
     const struct vm_debugger *debugger; /* NULL: none */
 };
 
