@@ -18,8 +18,7 @@
 
 #include "bench/guest.h"
 
-/* ---- sides
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- sides --------------------------------------------------------------------------------------------- */
 
 struct side {
     void (*open)(const struct side *side); /* in the process of the side, once */
@@ -49,8 +48,7 @@ void machine_open(const struct side *side);
 void machine_prepare(const struct side *side);
 uint32_t machine_round(const struct side *side);
 
-/* ---- measuring
- * --------------------------------------------------------------------------------------------------- */
+/* ---- measuring ----------------------------------------------------------------------------------------- */
 
 struct summary {
     double median, low, high; /* quartiles */

@@ -93,8 +93,7 @@ static bool do_round(const struct worker *worker, struct answer *answer)
            read(worker->answer, answer, sizeof *answer) == sizeof *answer;
 }
 
-/* ---- figures
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- figures ------------------------------------------------------------------------------------------- */
 
 static int compare_values(const void *a, const void *b)
 {

@@ -153,8 +153,7 @@ static void convert_operands(const ZydisDecodedInstruction *zydis, const ZydisDe
     }
 }
 
-/* ---- the rest of the instruction --------------------------------------------------------------------------
- */
+/* ---- the rest of the instruction ----------------------------------------------------------------------- */
 
 static void convert_prefixes(const ZydisDecodedInstruction *zydis, unsigned default_size, struct insn *insn)
 {

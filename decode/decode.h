@@ -173,8 +173,7 @@ const char *substrate_name(enum substrate substrate);
  * patching. */
 bool sensitive_is_hole(const struct sensitive *row);
 
-/* ---- the CPUID profile -----------------------------------------------------------------------------------
- */
+/* ---- the CPUID profile --------------------------------------------------------------------------------- */
 
 /* The virtual CPU offers one fixed instruction set on every host: i686 + FXSR, SSE, SSE2. An instruction
  * outside it is #UD where the engine sees it. */

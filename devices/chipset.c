@@ -65,8 +65,7 @@ bool chipset_a20_enabled(const struct chipset *chipset)
     return chipset->port_92 & PORT_92_A20;
 }
 
-/* ---- port 0xCF9: it lies within the PCI configuration address, which is written as 32 bits
- * ------------------ */
+/* ---- port 0xCF9: it lies within the PCI configuration address, which is written as 32 bits ------------- */
 
 static uint32_t reset_read(void *device, uint32_t offset, unsigned size)
 {

@@ -44,8 +44,7 @@
 /* UIP rises 244 us before an update cycle of 1984 us ("Update Cycle Times", 32.768 kHz). */
 #define NS_OF_UPDATE (244000u + 1984000u)
 
-/* ---- fields as the registers show them
- * --------------------------------------------------------------------- */
+/* ---- fields as the registers show them ----------------------------------------------------------------- */
 
 static uint8_t rtc_encode(const struct mc146818 *rtc, unsigned value)
 {

@@ -103,8 +103,7 @@ static uint8_t uart_modem_lines(const struct uart16550 *uart)
                      (uart->mcr & MCR_OUT1 ? MSR_RI : 0) | (uart->mcr & MCR_OUT2 ? MSR_DCD : 0));
 }
 
-/* ---- interrupts
- * -------------------------------------------------------------------------------------------- */
+/* ---- interrupts ---------------------------------------------------------------------------------------- */
 
 /* "Interrupt Identification Register", in the order of the table there. */
 static uint8_t uart_interrupt(const struct uart16550 *uart)
@@ -147,8 +146,7 @@ static void uart_timed_out(void *device)
     uart_drive(uart);
 }
 
-/* ---- receiver
- * ---------------------------------------------------------------------------------------------- */
+/* ---- receiver ------------------------------------------------------------------------------------------ */
 
 static void uart_clear_fifo(struct uart16550 *uart)
 {

@@ -12,8 +12,7 @@
 #include "monitor/file.h"
 #include "vcpu/fail.h"
 
-/* ---- the report ------------------------------------------------------------------------------------------
- */
+/* ---- the report ---------------------------------------------------------------------------------------- */
 
 static void count_row(struct check_report *report, const struct sensitive *row)
 {
@@ -90,8 +89,7 @@ bool check_is_classically_virtualizable(const struct check_report *report)
     return report->n_holes == 0;
 }
 
-/* ---- the command -----------------------------------------------------------------------------------------
- */
+/* ---- the command --------------------------------------------------------------------------------------- */
 
 static const char usage[] =
     "Usage: ring3 check [--all] [--json] KERNEL\n"

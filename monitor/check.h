@@ -18,8 +18,7 @@
 #include "decode/decode.h"
 #include "monitor/code_map.h"
 
-/* ---- the sweep -------------------------------------------------------------------------------------------
- */
+/* ---- the sweep ----------------------------------------------------------------------------------------- */
 
 struct sweep_counts {
     uint64_t bytes, instructions;
@@ -39,8 +38,7 @@ void check_sweep(const uint8_t *bytes, size_t n, uint32_t address, const struct 
 void check_sweep_kernel(const struct kernel_image *kernel, const struct code_map *map, sweep_found *found,
                         void *context, struct sweep_counts *counts);
 
-/* ---- the report ------------------------------------------------------------------------------------------
- */
+/* ---- the report ---------------------------------------------------------------------------------------- */
 
 #define CHECK_MAX_FINDINGS (1u << 22) /* listed; what is beyond is counted only */
 

@@ -5,8 +5,7 @@
 
 #include "monitor/check.h"
 
-/* ---- what a row means to the report
- * ------------------------------------------------------------------------ */
+/* ---- what a row means to the report -------------------------------------------------------------------- */
 
 enum part { PART_HOLES, PART_DEPENDING, PART_TRAPPING, PART_COUNT };
 
@@ -49,8 +48,7 @@ static void format_finding(const struct check_finding *finding, char *text, size
         decode_format(&insn, finding->address, text, size);
 }
 
-/* ---- the verdict
- * ------------------------------------------------------------------------------------------- */
+/* ---- the verdict --------------------------------------------------------------------------------------- */
 
 static const char *verdict(const struct check_report *report)
 {
@@ -84,8 +82,7 @@ static void print_advice(const struct check_report *report, FILE *out)
                 report->n_doubtful, report->symbols == NULL ? " (there are no symbols)" : "");
 }
 
-/* ---- for people
- * ---------------------------------------------------------------------------------------------- */
+/* ---- for people ---------------------------------------------------------------------------------------- */
 
 static void print_summary(const struct check_report *report, FILE *out)
 {
@@ -154,8 +151,7 @@ void check_print_report(const struct check_report *report, bool lists_all, FILE 
     print_advice(report, out);
 }
 
-/* ---- for programs
- * ---------------------------------------------------------------------------------------------- */
+/* ---- for programs -------------------------------------------------------------------------------------- */
 
 /* File and symbol names are bytes of any kind: what is not printable ASCII becomes an escape of its value. */
 static void print_string(const char *text, FILE *out)
@@ -256,8 +252,7 @@ void check_print_json(const struct check_report *report, FILE *out)
     fputs("]}\n", out);
 }
 
-/* ---- for the documentation
- * ------------------------------------------------------------------------------------- */
+/* ---- for the documentation ----------------------------------------------------------------------------- */
 
 static const char *handler_name(enum sensitive_handler handler)
 {

@@ -22,8 +22,7 @@ void session_flush(void)
         trace_flush(trace_to_flush);
 }
 
-/* ---- before ----------------------------------------------------------------------------------------------
- */
+/* ---- before -------------------------------------------------------------------------------------------- */
 
 /* All there are; the first is the default. */
 static const struct engine *const engines[] = {&trap_engine, NULL};
@@ -113,8 +112,7 @@ bool session_open_observers(struct session *session)
     return true;
 }
 
-/* ---- after -----------------------------------------------------------------------------------------------
- */
+/* ---- after --------------------------------------------------------------------------------------------- */
 
 int session_exit_status(const struct vm *vm)
 {

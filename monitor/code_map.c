@@ -51,8 +51,7 @@ enum {
     FILLER_INT3 = 0xcc
 };
 
-/* ---- addresses -------------------------------------------------------------------------------------------
- */
+/* ---- addresses ----------------------------------------------------------------------------------------- */
 
 static size_t find_range(const struct code_map *map, uint32_t address)
 {
@@ -94,8 +93,7 @@ static bool decode_at(const struct code_map *map, uint32_t address, struct insn 
     return bytes != NULL && decode_insn(bytes, n, 4, insn) == DECODE_OK;
 }
 
-/* ---- following -------------------------------------------------------------------------------------------
- */
+/* ---- following ----------------------------------------------------------------------------------------- */
 
 static void add_address(struct addresses *addresses, uint32_t address)
 {
@@ -190,8 +188,7 @@ static void follow_queue(struct code_map *map)
         follow_from(map, map->queue.address[--map->queue.n]);
 }
 
-/* ---- where to begin --------------------------------------------------------------------------------------
- */
+/* ---- where to begin ------------------------------------------------------------------------------------ */
 
 /* A string: six printable characters, or three to five and a NUL. Hardly any function starts so. */
 static bool looks_like_text(const uint8_t *bytes, size_t n)
@@ -336,8 +333,7 @@ static void follow_entry(struct code_map *map, const struct kernel_image *kernel
     follow_queue(map);
 }
 
-/* ---- where the code is
- * ------------------------------------------------------------------------------------- */
+/* ---- where the code is --------------------------------------------------------------------------------- */
 
 static bool next_executable_segment(const struct kernel_image *kernel, unsigned *index,
                                     struct image_section *range)
@@ -427,8 +423,7 @@ static void allocate_states(struct code_map *map)
     }
 }
 
-/* ---- the interface
- * ----------------------------------------------------------------------------------------- */
+/* ---- the interface ------------------------------------------------------------------------------------- */
 
 struct code_map *code_map_create(const struct kernel_image *kernel, const struct symbols *symbols,
                                  char *error, size_t error_size)

@@ -119,8 +119,7 @@ static void console_screen(void *opaque, const struct screen *screen)
         screen_lines_update(&console->screen, screen);
 }
 
-/* ---- input from a terminal -------------------------------------------------------------------------------
- */
+/* ---- input from a terminal ----------------------------------------------------------------------------- */
 
 static void take_escape(struct console *console, uint8_t key)
 {

@@ -76,8 +76,7 @@ uint64_t kernel_rom_size(const struct kernel_image *kernel)
     return round_up((UINT64_C(1) << 32) - first, ROM_ALIGN);
 }
 
-/* ---- into memory -----------------------------------------------------------------------------------------
- */
+/* ---- into memory --------------------------------------------------------------------------------------- */
 
 struct load {
     const struct kernel_image *image;

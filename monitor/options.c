@@ -66,8 +66,7 @@ const char *options_suggest(const char *word, const char *const *names, size_t n
     return best_distance <= 2 && best_distance < strlen(word) ? best : NULL;
 }
 
-/* ---- errors and help -------------------------------------------------------------------------------------
- */
+/* ---- errors and help ----------------------------------------------------------------------------------- */
 
 int options_usage_error(const char *command, const char *format, ...)
 {

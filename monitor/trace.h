@@ -25,8 +25,7 @@ bool trace_close(struct trace *trace, char *error, size_t error_size);
 /* Only writes out the records that are whole: from a cleanup. */
 void trace_flush(struct trace *trace);
 
-/* ---- texts, for the trace and the stepper ----------------------------------------------------------------
- */
+/* ---- texts, for the trace and the stepper -------------------------------------------------------------- */
 
 #define TRACE_TEXT_SIZE   128 /* enough for a note, an instruction and a symbol */
 #define TRACE_LINE_SIZE   4096

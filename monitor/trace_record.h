@@ -45,8 +45,7 @@ struct text text_unquote(struct text value);
 /* Steps through the strings of a list: `rest` begins as the value. false: no more. */
 bool text_next_item(struct text *rest, struct text *item);
 
-/* ---- a trace, record by record ---------------------------------------------------------------------------
- */
+/* ---- a trace, record by record ------------------------------------------------------------------------- */
 
 struct trace_reader {
     FILE *file;

@@ -147,8 +147,7 @@ void vm_stop_at_insn(struct vm *vm, const struct insn *insn, const char *why)
     vm_stop(vm, STOP_IMPOSSIBLE, "cannot run `%s` (%.*s): %s", text, 3 * insn->length - 1, bytes, why);
 }
 
-/* ---- steps of the loop that need more than a line --------------------------------------------------------
- */
+/* ---- steps of the loop that need more than a line ------------------------------------------------------ */
 
 void vm_deliver_interrupt(struct vm *vm, enum injection_kind kind, uint8_t vector)
 {

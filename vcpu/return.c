@@ -117,9 +117,7 @@ enum outcome handle_far_return(struct vcpu *vcpu, const struct insn *insn)
     return return_to_paragraph(vcpu, (uint16_t)frame[1], frame[0], &stack);
 }
 
-/* ---- IRET
- * ---------------------------------------------------------------------------------------------------------
- */
+/* ---- IRET ---------------------------------------------------------------------------------------------- */
 
 #define EFLAGS_ARITHMETIC (EFLAGS_CF | EFLAGS_PF | EFLAGS_AF | EFLAGS_ZF | EFLAGS_SF | EFLAGS_OF)
 /* What IRET sets at any privilege, with a 16- and a 32-bit operand. */

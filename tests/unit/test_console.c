@@ -26,8 +26,7 @@
 
 #define PATIENCE_MS 10000
 
-/* ---- the monitor's side: a run loop with nothing but a console
- * ---------------------------------------------- */
+/* ---- the monitor's side: a run loop with nothing but a console ----------------------------------------- */
 
 static struct console console;
 static struct vm vm;
@@ -102,8 +101,7 @@ static void wait_until_stopped(void)
     _exit((int)vm.stop_reason);
 }
 
-/* ---- the person's side: a terminal, and a shell that owns it
- * -------------------------------------------------- */
+/* ---- the person's side: a terminal, and a shell that owns it ------------------------------------------- */
 
 struct session {
     int master, slave;
@@ -239,8 +237,7 @@ static void end_session(void)
     close(session.report);
 }
 
-/* ---- the terminal -----------------------------------------------------------------------------------------
- */
+/* ---- the terminal -------------------------------------------------------------------------------------- */
 
 START_TEST(raw_until_quit)
 {
@@ -408,8 +405,7 @@ START_TEST(terminal_that_goes_away)
 }
 END_TEST
 
-/* ---- pipes ----------------------------------------------------------------------------------------------
- */
+/* ---- pipes --------------------------------------------------------------------------------------------- */
 
 /* Runs `body` in a child with pipes for its three standard descriptors; what it gets, and what it says. */
 struct piped {
@@ -725,8 +721,7 @@ START_TEST(screen_until_there_is_serial)
 }
 END_TEST
 
-/* ---- requests ---------------------------------------------------------------------------------------------
- */
+/* ---- requests ------------------------------------------------------------------------------------------ */
 
 static void wait_for_timeout(void)
 {

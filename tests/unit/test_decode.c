@@ -38,8 +38,7 @@ static struct insn decode_hex(const char *hex, unsigned default_size)
     return insn;
 }
 
-/* ---- bytes and text: all of an instruction that the text shows
- * ---------------------------------------------- */
+/* ---- bytes and text: all of an instruction that the text shows ----------------------------------------- */
 
 static const struct {
     unsigned default_size;
@@ -163,8 +162,7 @@ START_TEST(test_text_is_cut_at_size)
 }
 END_TEST
 
-/* ---- errors
- * -------------------------------------------------------------------------------------------------- */
+/* ---- errors -------------------------------------------------------------------------------------------- */
 
 static const struct {
     const char *hex;
@@ -207,8 +205,7 @@ START_TEST(test_status)
 }
 END_TEST
 
-/* ---- the fields that emulation reads
- * ----------------------------------------------------------------------------- */
+/* ---- the fields that emulation reads ------------------------------------------------------------------- */
 
 START_TEST(test_encoding_fields)
 {
@@ -458,8 +455,7 @@ START_TEST(test_sizes)
 }
 END_TEST
 
-/* ---- hostile bytes
- * ------------------------------------------------------------------------------------------------- */
+/* ---- hostile bytes ------------------------------------------------------------------------------------- */
 
 /* Random bytes against an unreadable page: a read beyond the buffer faults; what decodes stays within its
  * bounds. */

@@ -706,8 +706,7 @@ START_TEST(multiboot_options_without_multiboot)
 }
 END_TEST
 
-/* ---- what does not: ELF headers --------------------------------------------------------------------------
- */
+/* ---- what does not: ELF headers ------------------------------------------------------------------------ */
 
 static void cut_ident(void)
 {
@@ -886,8 +885,7 @@ START_TEST(damaged_elf)
 }
 END_TEST
 
-/* ---- what does not: multiboot headers
- * ---------------------------------------------------------------------- */
+/* ---- what does not: multiboot headers ------------------------------------------------------------------ */
 
 START_TEST(bad_multiboot)
 {

@@ -141,8 +141,7 @@ START_TEST(test_exception)
 }
 END_TEST
 
-/* ---- with the sandbox closed: in a child, for it cannot be opened again
- * ------------------------------------ */
+/* ---- with the sandbox closed: in a child, for it cannot be opened again -------------------------------- */
 
 struct sandboxed {
     struct vm_exit exit;
@@ -383,8 +382,7 @@ START_TEST(test_far_jump_to_host)
 }
 END_TEST
 
-/* ---- the restartable window ------------------------------------------------------------------------------
- */
+/* ---- the restartable window ---------------------------------------------------------------------------- */
 
 #define TRAPS_WANTED 1000000
 
@@ -527,8 +525,7 @@ START_TEST(test_no_frame_at_guest_esp)
 }
 END_TEST
 
-/* ---- a fault of the monitor itself ------------------------------------------------------------------------
- */
+/* ---- a fault of the monitor itself --------------------------------------------------------------------- */
 
 START_TEST(test_monitor_fault_is_reported)
 {
