@@ -62,12 +62,15 @@ static void pop_flags(uint32_t flags)
     __asm__ volatile("push %0; popf; nop" : : "r"(flags) : "memory", "cc");
 }
 
-/* Has the timer's interrupt come by now? */
+/* Does the timer's interrupt come, or does the controller keep the request? */
 static uint32_t request_arrives(void)
 {
+    enum { POLL_LIMIT = 100000 };
     unsigned before = ticks;
+
     pit_one_shot(50);
-    pic_wait_request(IRQ_TIMER);
+    for (unsigned i = 0; i < POLL_LIMIT && ticks == before && !(pic_irr(PIC1) & 1 << IRQ_TIMER); i++)
+        ;
     return ticks != before;
 }
 
@@ -314,6 +317,8 @@ extern uint8_t sysenter_target[];
 __asm__("sysenter_target: int $0x31");
 USER_CODE(user_sysenter, "sysenter")
 CODE(far_jump_0x23, "ljmp $0x23, $0")
+CODE(iret_to_0x33,
+     "push $0x43\n\tpush $user_stack + 4096\n\tpush $2\n\tpush $0x33\n\tpush $user_return\n\tiret")
 
 static void look_at_the_dangerous(void)
 {
@@ -328,6 +333,8 @@ static void look_at_the_dangerous(void)
     if (has_option("far")) {
         gdt[0x20 / 8] = descriptor(0, 0xffffffff, (DESC_CODE | DESC_USER) & ~DESC_PRESENT);
         look_trap("far jump to 0x23, a segment of ring 3", probe_kernel(far_jump_0x23), VECTOR_GP, 0x20);
+        gdt[0x30 / 8] = descriptor(0, 0xffffffff, DESC_CODE | DESC_USER);
+        look("iret to 0x33, the code of ring 3 here", probe_kernel(iret_to_0x33).cs, 0x33);
     }
 }
 

@@ -39,7 +39,8 @@ static const uint8_t code[] = {
     0x9d, 0x0f, 0x04, 0x06, 0x07, 0x0f, 0xff, /* 2d data: nothing leads here */
     /* indirect: */
     0x0f, 0x01, 0x08, /* 34 sidt [eax] */
-    0xc3,             /* 37 ret */
+    0xce,             /* 37 into */
+    0xc3,             /* 38 ret */
 };
 
 static const char symbol_names[] = "\0start\0function\0indirect";
@@ -189,7 +190,7 @@ START_TEST(test_findings)
         const char *row;
     } expected[] = {
         {0x00, "CLI"},     {0x01, "PUSHFD"}, {0x07, "MOV from CR"}, {0x11, "HLT"},  {0x20, "MOV to Sreg"},
-        {0x22, "JMP far"}, {0x29, "POPFD"},  {0x2a, "INT 0x80"},    {0x34, "SIDT"},
+        {0x22, "JMP far"}, {0x29, "POPFD"},  {0x2a, "INT 0x80"},    {0x34, "SIDT"}, {0x37, "INTO"},
     };
     struct check_report report = open_kernel(kinds[_i]);
     size_t n_reached = 0;
@@ -206,8 +207,8 @@ START_TEST(test_findings)
         n_reached += report.finding[i].is_reached;
     ck_assert_uint_eq(n_reached, COUNT(expected));
     ck_assert_uint_eq(report.n_sensitive, COUNT(expected));
-    ck_assert_uint_eq(report.n_holes, 4); /* PUSHFD, MOV to Sreg, POPFD, SIDT */
-    ck_assert_uint_eq(report.n_depending, 1);
+    ck_assert_uint_eq(report.n_holes, 5);     /* PUSHFD, MOV to Sreg, JMP far, POPFD, SIDT */
+    ck_assert_uint_eq(report.n_depending, 1); /* INTO */
     ck_assert_uint_eq(report.n_trapping, 4);
     ck_assert(!check_is_classically_virtualizable(&report));
     ck_assert_uint_eq(report.counts.bytes, sizeof code);
@@ -251,10 +252,10 @@ START_TEST(test_human_report)
 
     check_print_report(&report, false, out);
     fclose(out);
-    ck_assert_ptr_nonnull(strstr(output, "Sensitive: 9: 4 trap, 1 by operand or mode, 4 holes"));
+    ck_assert_ptr_nonnull(strstr(output, "Sensitive: 10: 4 trap, 1 by operand or mode, 5 holes"));
     ck_assert_ptr_nonnull(strstr(output, "  00100029  function+0x9                    hole  popfd\n"));
     ck_assert_ptr_nonnull(
-        strstr(output, "  00100022  function+0x2                          jmp far 0x0008:0x00100029\n"));
+        strstr(output, "  00100022  function+0x2                    hole  jmp far 0x0008:0x00100029\n"));
     ck_assert_ptr_nonnull(strstr(output, "Not classically virtualizable here"));
     ck_assert_ptr_nonnull(strstr(output, "Run it with --engine trap --holes patch.\n"));
     ck_assert_ptr_null(strstr(output, "  00100000  ")); /* the cli traps: listed with --all */

@@ -108,7 +108,16 @@ static const struct example examples[] = {
     {"MOV to Sreg", EAX("00 00 00 00"), "8e d8", EVERYWHERE(RUNS), ALWAYS},
     {"MOV to Sreg", EAX("23 00 00 00"), "8e c0", EVERYWHERE(RUNS), ALWAYS},
     {"MOV to Sreg", EAX("28 00 00 00"), "8e d8", EVERYWHERE(RUNS), ALWAYS}, /* RPL 0, DPL 3 */
+    {"MOV to Sreg", EAX("20 00 00 00"), "8e c0", EVERYWHERE(RUNS), ALWAYS},
+    {"MOV to Sreg", EAX("22 00 00 00"), "8e e0", EVERYWHERE(RUNS), ALWAYS},
+    {"MOV to Sreg", EAX("29 00 00 00"), "8e e8", EVERYWHERE(RUNS), ALWAYS},
+    {"MOV to Sreg", EAX("30 00 00 00"), "8e d8", EVERYWHERE(RUNS), ALWAYS},
+    {"MOV to Sreg", EAX("78 00 00 00"), "8e c0", EVERYWHERE(RUNS), ALWAYS},
+    {"MOV to Sreg", EAX("04 00 00 00"), "8e d8", EVERYWHERE(RUNS), NEEDS_LDT}, /* RPL 0 of an LDT entry */
     {"MOV to Sreg", EAX("2b 00 00 00"), "8e d0", EVERYWHERE(RUNS), ALWAYS},
+    {"MOV to Sreg", EAX("23 00 00 00"), "8e d0", EVERYWHERE(GP), ALWAYS}, /* code in SS */
+    {"MOV to Sreg", EAX("7b 00 00 00"), "8e d0", EVERYWHERE(GP), ALWAYS}, /* read-only data in SS */
+    {"MOV to Sreg", EAX("07 00 00 00"), "8e d0", EVERYWHERE(RUNS), NEEDS_LDT},
     {"MOV to Sreg", EAX("33 00 00 00"), "8e e8", EVERYWHERE(RUNS), ALWAYS},
     {"MOV to Sreg", EAX("7b 00 00 00"), "8e e0", EVERYWHERE(RUNS), ALWAYS},
     {"MOV to Sreg", EAX("07 00 00 00"), "8e d8", EVERYWHERE(RUNS), NEEDS_LDT},
@@ -139,7 +148,9 @@ static const struct example examples[] = {
     {"JMP far", "", "ea " LANDING " 08 00", EVERYWHERE(GP), ALWAYS},
     {"JMP far", "", "ea " LANDING " 10 00", EVERYWHERE(GP), ALWAYS},
     {"JMP far", "", "ea " LANDING " 23 00", EVERYWHERE(RUNS), ALWAYS},
+    {"JMP far", "", "ea " LANDING " 20 00", EVERYWHERE(RUNS), ALWAYS},
     {"JMP far", "", "ea " LANDING " 33 00", EVERYWHERE(RUNS), ALWAYS}, /* to 64-bit code */
+    {"JMP far", "", "ea " LANDING " 2b 00", EVERYWHERE(GP), ALWAYS},   /* data */
     {"JMP far", "", "ea " LANDING " 0f 00", EVERYWHERE(RUNS), NEEDS_LDT},
     {"JMP far", AT_EBX("23 00 00 00"), "ff 2b", EVERYWHERE(RUNS), ALWAYS},
     {"CALL far", "", "9a " LANDING " 08 00", EVERYWHERE(GP), ALWAYS},
@@ -147,6 +158,7 @@ static const struct example examples[] = {
     {"CALL far", AT_EBX("10 00 00 00"), "ff 1b", EVERYWHERE(GP), ALWAYS},
     {"RET far", PUSH("08 00 00 00") PUSH(LANDING), "cb", EVERYWHERE(GP), ALWAYS},
     {"RET far", PUSH("23 00 00 00") PUSH(LANDING), "cb", EVERYWHERE(RUNS), ALWAYS},
+    {"RET far", PUSH("20 00 00 00") PUSH(LANDING), "cb", EVERYWHERE(GP), ALWAYS}, /* RPL below CPL */
     {"RET far", PUSH("0f 00 00 00") PUSH(LANDING), "ca 04 00", EVERYWHERE(RUNS), NEEDS_LDT},
     {"IRETD", PUSH("02 02 00 00") PUSH("08 00 00 00") PUSH(LANDING), "cf", EVERYWHERE(GP), ALWAYS},
     {"IRETD", PUSH("02 00 00 00") PUSH("23 00 00 00") PUSH(LANDING), "cf", EVERYWHERE(RUNS), ALWAYS},
