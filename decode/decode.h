@@ -137,7 +137,7 @@ enum substrate {
     SUBSTRATE_HOLE,        /* executes, and silently differs: the holes */
     SUBSTRATE_CONDITIONAL, /* traps or not by its operand (a selector the host accepts), by the mode, or by
                               the host (see note) */
-    SUBSTRATE_HOST_CALL,   /* enters the host kernel: int 0x80, syscall */
+    SUBSTRATE_HOST_CALL,   /* enters the host kernel: int 0x80 (sysenter and syscall do on some processors) */
 };
 
 /* Which emulation routine of vcpu/ runs it. One enumerator per row group; vcpu maps it to a function. */

@@ -1,4 +1,5 @@
-/* Disassembly text: Intel syntax by Zydis's formatter, lower case, no padding of numbers. */
+/* Disassembly text: Intel syntax by Zydis's formatter, lower case, no padding of numbers.
+ * Read next: sensitive.c. */
 #include <stdio.h>
 #include <string.h>
 

@@ -1,6 +1,8 @@
 /*
  * The instruction set of the virtual CPU, by the extensions that make it up: a Pentium Pro with MMX, FXSR,
  * SSE and SSE2 (the CPUID profile is the same on every host). An extension that is not listed does not exist.
+ *
+ * Read next: vcpu/cpuid.c, which tells the guest the same.
  */
 #include "decode/profile.h"
 

@@ -1,6 +1,8 @@
 /*
  * calendar: days are counted from 1 March of a year divisible by 400, which puts the leap day last in
  * everything: the cycle of 400 years, the century, the four years, and the year.
+ *
+ * Read next: mc146818.c.
  */
 #include "devices/calendar.h"
 

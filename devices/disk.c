@@ -1,5 +1,7 @@
 /*
  * A raw disk image as sectors; in snapshot mode, a sparse layer of written sectors over it. Shape: disk.h.
+ *
+ * Read next: ide_transfer.c.
  */
 #include "devices/disk.h"
 

@@ -5,6 +5,8 @@
  * A block is one sector, or for READ/WRITE MULTIPLE up to the number that SET MULTIPLE MODE chose. DRQ stands
  * while a block is in the buffer; every block but the first of a write is announced by an interrupt, and so
  * is the end of a write.
+ *
+ * Read next: disk.h.
  */
 #include "devices/ide_internal.h"
 

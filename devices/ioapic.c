@@ -1,5 +1,7 @@
 /*
  * The I/O APIC (Intel 82093AA data sheet; section numbers below are its). See ioapic.h for the shape of it.
+ *
+ * Read next: lapic_interrupts.c.
  */
 #include "devices/ioapic.h"
 

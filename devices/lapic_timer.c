@@ -1,6 +1,8 @@
 /*
  * The local APIC's timer ("APIC Timer" in the SDM): one-shot or periodic, counting LAPIC_BUS_HZ divided by
  * 1-128. The state is a deadline, not a count: the count at any moment follows from it.
+ *
+ * Read next: clock.c.
  */
 #include "devices/lapic_internal.h"
 

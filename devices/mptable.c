@@ -1,6 +1,8 @@
 /*
  * The MP tables, entry by entry as in chapter 4 of the MultiProcessor Specification 1.4, and the words of the
  * BIOS data area that protected-mode kernels look at. Field names in the comments are the specification's.
+ *
+ * Read next: board.c (board_install_firmware).
  */
 #include "devices/mptable.h"
 

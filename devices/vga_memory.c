@@ -2,6 +2,8 @@
  * The CPU's way to the four planes of display memory: address decoding, the write modes and the read modes of
  * the graphics controller (IBM PS/2 Hardware Interface Technical Reference, "Video Subsystem", "Graphics
  * Controller Registers"). Text is the case odd/even: characters in plane 0, attributes in plane 1.
+ *
+ * Read next: monitor/screen_lines.c, which shows the text.
  */
 #include "devices/vga_internal.h"
 

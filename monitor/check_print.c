@@ -1,4 +1,5 @@
-/* The report of ring3 check for people and for programs, and the table as a page of the documentation. */
+/* The report of ring3 check for people and for programs, and the table as a page of the documentation.
+ * Read next: holes.c, which patches what is reported. */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>

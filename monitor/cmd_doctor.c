@@ -1,6 +1,8 @@
 /*
  * ring3 doctor: what this host offers to the engines, what is missing, and what follows from it. What is
  * probed, and how, is signals/probe.c's.
+ *
+ * Read next: signals/probe.c.
  */
 #include <stdio.h>
 #include <string.h>

@@ -2,6 +2,8 @@
  * Fetching the instruction that caused an exit. The same few instructions trap again and again, so decoded
  * ones are kept, keyed by where they lie in RAM and checked against the bytes that lie there now: no
  * invalidation is needed.
+ *
+ * Read next: patch.c, exit.c.
  */
 #include "monitor/fetch.h"
 

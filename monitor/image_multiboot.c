@@ -1,6 +1,8 @@
 /*
  * Multiboot 1: the header in the file (Multiboot Specification 0.6.96, section 3.1). What a kernel that has
  * one is told at its start is in bootinfo.c.
+ *
+ * Read next: bootinfo.c.
  */
 #include <string.h>
 

@@ -1,6 +1,8 @@
 /*
  * Statistics of a run. Costs are host nanoseconds from the guest stopping to the exit handled, kept in
  * log-linear histograms: 8 steps to each power of two, so a percentile is right to 12 %.
+ *
+ * Read next: trace.c, the other observer.
  */
 #include "monitor/stats.h"
 

@@ -1,4 +1,5 @@
-/* Walking a kernel's code, instruction by instruction: see check.h. */
+/* Walking a kernel's code, instruction by instruction: see check.h.
+ * Read next: check.c (the report), holes.c (the patches). */
 #include "monitor/check.h"
 
 /* Offset of the next instruction that is known to be one; `n` if there is none before the end. */

@@ -6,6 +6,8 @@
  * A debug option. At each exit what changed since the last one is checked, and everything every 1024 exits.
  * The host's list is read through a descriptor opened beforehand, so that it works inside the sandbox as
  * well.
+ *
+ * Read next: tests/unit/test_shadow_oracle.c, which turns it on.
  */
 #include "shadowpt/space.h"
 

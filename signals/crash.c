@@ -2,6 +2,8 @@
  * A synchronous fault in the monitor's own code is a bug of ours. The report is made with fixed buffers and
  * write(2): what faulted, what the guest was doing, and the monitor's backtrace, which libunwind takes
  * through the signal frame.
+ *
+ * Read next: frame.c, which decides whose fault it is.
  */
 #define UNW_LOCAL_ONLY
 #include "signals/crash.h"

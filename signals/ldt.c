@@ -2,6 +2,8 @@
  * Guest segments as LDT descriptors, found by content: base, limit, type, size. Two guest selectors with
  * equal descriptors share one entry; a changed descriptor is another entry. Both virtual privilege levels run
  * at host CPL 3, so every entry has DPL 3, and the view (kernel or user) shows in the limit alone.
+ *
+ * Read next: native_load.c.
  */
 #include "signals/ldt.h"
 

@@ -8,6 +8,8 @@
  * made up for: the guest's descriptor is loaded as MOV would have done it. A first use through the wrong base
  * usually exits by itself (the host's flat segments begin at host address 0, where nothing is mapped), so
  * that many kernels never notice; but nothing guarantees it. `--holes patch` closes the hole.
+ *
+ * Read next: docs/holes.md.
  */
 #include "signals/native_load.h"
 

@@ -1,6 +1,8 @@
 /*
  * What this host offers: each probe tries the thing itself, in a child process where the trying would last.
  * For `ring3 doctor`, whose every line comes from the table at the end.
+ *
+ * Read next: engine.c, which needs what is probed here.
  */
 #include <asm/ldt.h>
 #include <asm/prctl.h>

@@ -3,9 +3,11 @@
  * monitor makes. A guest that took the whole process over could still open nothing, connect nowhere and
  * execute nothing.
  *
- * Two filters in one: every 32-bit system call (the guest's int 0x80) is SIGSYS, which is how the trap engine
- * sees it; a 64-bit call that is not on the list fails with EPERM. The list is data, with the argument pinned
+ * Two filters: every 32-bit system call (the guest's int 0x80) is SIGSYS, which is how the trap engine sees
+ * it; a 64-bit call that is not on the list fails with EPERM. The list is data, with the argument pinned
  * where one value is all we ever pass.
+ *
+ * Read next: crash.c.
  */
 #include <asm/prctl.h>
 #include <errno.h>
@@ -115,8 +117,7 @@ static int add_rules(scmp_filter_ctx filter)
     return 0;
 }
 
-/* One filter for each architecture, merged: a rule in a filter for both would let the guest's int 0x80
- * through. */
+/* One filter for each architecture: a rule in a filter for both would let the guest's int 0x80 through. */
 static int load_filters(scmp_filter_ctx native, scmp_filter_ctx compat)
 {
     int error = add_rules(native);

@@ -1,6 +1,8 @@
 /*
  * BT, BTS, BTR and BTC with the bit offset in a register: in memory it is signed and reaches beyond the
  * operand (SDM Vol 2A BT), so the operand's address depends on it. And the instructions on single flags.
+ *
+ * Read next: decimal.c.
  */
 #include <Zydis/Zydis.h>
 

@@ -2,6 +2,8 @@
  * Decimal adjustment: 64-bit mode has none of these, so they are written out as in the SDM's pseudocode (Vol
  * 2A AAA to AAS, DAA, DAS). Flags that the SDM leaves undefined: AAM and AAD clear CF, OF and AF, the others
  * leave them alone.
+ *
+ * Read next: stack.c.
  */
 #include <Zydis/Zydis.h>
 

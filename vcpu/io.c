@@ -1,4 +1,4 @@
-/* IN and OUT. Their string forms are in string.c. */
+/* IN and OUT. Their string forms are in string.c. Read next: io_permission.c. */
 #include "vcpu/internal.h"
 
 /* An immediate port is one byte without sign, a register port is DX. */

@@ -1,6 +1,8 @@
 /*
  * Who may touch a port (SDM Vol 1 19.5): by IOPL in protected mode, else, and always in virtual-8086 mode, by
  * the bitmap at the end of a 32-bit TSS.
+ *
+ * Read next: task.c, whose TSS it reads.
  */
 #include "vcpu/descriptor.h"
 #include "vcpu/internal.h"

@@ -1,4 +1,5 @@
-/* MOV in its ordinary forms, MOVNTI, LEA, XLAT, BOUND, CLFLUSH, and the hints, which do nothing. */
+/* MOV in its ordinary forms, MOVNTI, LEA, XLAT, BOUND, CLFLUSH, and the hints, which do nothing.
+ * Read next: bit.c. */
 #include <Zydis/Zydis.h>
 
 #include "vcpu/internal.h"

@@ -6,6 +6,8 @@
  *   - unmasked, an exception found before the computation (#I, #D, #Z) keeps those after it from being found;
  *   - unmasked, underflow is reported for a tiny result even if it is exact (11.5.2.5), and flush-to-zero is
  * off.
+ *
+ * Read next: fpu_image.c.
  */
 #include <Zydis/Zydis.h>
 

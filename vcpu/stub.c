@@ -1,8 +1,8 @@
 /*
  * The memory that stubs live in, and the cache of those made so far.
  *
- * One memfd, two pages: code and scratch. The code page is mapped twice, once to write and once to run, so
- * that no page is ever both; the scratch page follows the executable mapping, in reach of a RIP-relative
+ * Two pages: code and scratch. The code page is a memfd, mapped twice, once to write and once to run, so that
+ * no page is ever both; the scratch page follows the executable mapping, in reach of a RIP-relative
  * displacement. All of it is the host's: nothing here is guest state, and nothing outlives one instruction
  * but the translation of its bytes. One vCPU thread at a time.
  *

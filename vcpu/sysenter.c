@@ -1,6 +1,8 @@
 /*
  * SYSENTER and SYSEXIT: the fast way to ring 0 and back, with flat segments made up on the spot (SDM Vol
  * 3A 5.8.7). Both take their selectors from one MSR: CS of ring 0, then its SS, CS of ring 3, its SS.
+ *
+ * Read next: task.c.
  */
 #include "vcpu/internal.h"
 

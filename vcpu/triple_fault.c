@@ -2,6 +2,8 @@
  * A triple fault, told to the person in front of the machine: which fault came first and where, and why each
  * attempt to deliver it failed. All of it is reconstructed from the error codes, which name the IDT entry or
  * the selector that was bad (SDM Vol 3A 6.13).
+ *
+ * Read next: exception.c, which gets here.
  */
 #include <stdarg.h>
 #include <stdio.h>
