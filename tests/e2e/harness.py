@@ -230,6 +230,12 @@ def print_bytes(text):
     return b"".join(write_port(0xE9, byte) for byte in text.encode())
 
 
+DEBUG_EXIT = 0xF4  # the port of isa-debug-exit
+# Waits until the UART has a byte, which goes to %al.
+WAIT_FOR_KEY = (write_port(0x3FC, 3) +  # modem control: DTR and RTS, somebody listens
+                b"\xba\xfd\x03\x00\x00"  # 1: mov $0x3fd, %edx
+                b"\xec\xa8\x01\x74\xf6"  #    in (%dx), %al; test $1, %al; jz 1b
+                b"\xba\xf8\x03\x00\x00\xec")  # mov $0x3f8, %edx; in (%dx), %al
 SPIN = b"\xeb\xfe"  # jmp .
 HALT = b"\xfa\xf4"  # cli; hlt
 # lidt with a limit of 0: xor %eax,%eax; push %eax; push %eax; lidt (%esp); then the stack as it was

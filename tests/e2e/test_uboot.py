@@ -50,7 +50,7 @@ class UBoot(harness.Test):
         return uboot.expect("\n=> ").replace("\r", "")
 
     def converse(self, uboot):
-        """Asks everything the issue asks of it; returns the answer to `date`."""
+        """Asks it about itself, its memory and its clock; returns the answer to `date`."""
         self.assertRegex(self.ask(uboot, "version"), r"(?m)^U-Boot 20\d\d\.\d\d.*\n\ni686-linux-gnu-gcc")
         info = self.ask(uboot, "bdinfo")
         self.assertRegex(info, r"(?m)^-> size += 0x10000000$")
