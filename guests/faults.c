@@ -87,6 +87,7 @@ CODE(step_over_mov_ss,
      "mov $0x10, %eax\n\tpushf\n\torl $0x100, (%esp)\n\tpopf\n\tmov %eax, %ss\n\tnop\n\tnop")
 USER_CODE(two_steps, "nop\n\tnop")
 CODE(store_eax, "mov %eax, (%ebx)\n\tnop")
+CODE(int1, ".byte 0xf1")
 
 static void check_debug(void)
 {
@@ -105,6 +106,9 @@ static void check_debug(void)
     trap.eip -= 1;
     check_trap("#DB: TF by iret to ring 3", trap, VECTOR_DB, 0, two_steps);
     write_dr6(0);
+    trap = probe_kernel(int1);
+    check_option("int1", "#DB: int1; a trap, and DR6 says that it was no step",
+                 trap.vector == VECTOR_DB && trap.eip == (uintptr_t)int1 + 1 && !(read_dr6() & DR6_BS));
 
     /* A machine without hardware breakpoints may end here; so only by request. */
     if (!has_option("breakpoints"))
@@ -196,6 +200,34 @@ CODE(load_through_fs, "mov %fs:(%ebx), %eax")
 CODE(store_through_fs, "mov %eax, %fs:(%ebx)")
 CODE(load_through_cs, "mov %cs:(%ebx), %eax")
 CODE(load_through_ss, "mov %ss:(%ebx), %eax")
+
+/* A stack segment with B clear: pushes and pops use SP, and the upper half of ESP stays, through traps too.
+ */
+CODE(use_small_stack, "mov     %esp, %esi\n\t"
+                      "mov     %ebx, %ss\n\t"
+                      "mov     $0x12340004, %esp\n\t"
+                      "push    %eax\n\t" /* at 0 */
+                      "push    %ecx\n\t" /* at fffc */
+                      "cli\n\t"
+                      "mov     %esp, %edi\n\t"
+                      "pop     %edx\n\t"
+                      "mov     $0x10, %ebx\n\t"
+                      "mov     %ebx, %ss\n\t"
+                      "mov     %esi, %esp")
+enum { DESC_B_BIT = 54 };
+
+static void check_small_stack(void)
+{
+    static uint32_t stack[0x10000 / 4];
+
+    gdt[SEL_SPARE / 8] = descriptor((uintptr_t)stack, 0xffff, DESC_DATA) & ~(1ull << DESC_B_BIT);
+    probe_registers = (struct registers){.eax = 0x11111111, .ecx = 0x22222222, .ebx = SEL_SPARE};
+    struct trap trap = probe_kernel(use_small_stack);
+    check_returned("a 16-bit stack", trap);
+    check("a 16-bit stack: pushes wrap at 64 KiB", stack[0] == 0x11111111 && stack[0xfffc / 4] == 0x22222222);
+    check_equal("a 16-bit stack: the upper half of esp stays", trap.registers.edi, 0x1234fffc);
+    check_equal("a 16-bit stack: pop", trap.registers.edx, 0x22222222);
+}
 
 /* QEMU's translator knows no limits and no read-only segments. */
 static void expect_limit(const char *name, void (*code)(void), uint32_t offset, uint32_t vector)
@@ -433,6 +465,7 @@ void guest_main(void)
     check_debug();
     check_selectors();
     check_limits();
+    check_small_stack();
     check_coprocessor();
     check_tasks();
 }
