@@ -1,0 +1,164 @@
+#!/usr/bin/env python3
+"""Output that cannot be written: the run ends with status 1 and one line that says so, the machine does not go on
+unseen, and what was written before is readable. The same for a run that is killed."""
+import functools
+import json
+import os
+import resource
+import signal
+import subprocess
+
+import harness
+
+# Prints for ever. Its traps fill a trace as well.
+CHATTER = harness.print_bytes("chatter\n") + b"\xeb" + bytes([256 - 8 * 11 - 2])
+TINY_DISK = 300_000  # bytes: more than the trace's buffer
+
+
+class Output(harness.Test):
+    def setUp(self):
+        super().setUp()
+        self.kernel = self.put("chatter.elf", harness.elf(CHATTER))
+
+    def read_trace(self, name, whole_lines=True):
+        """Every line of a trace is a record; returns them."""
+        lines = self.get(name).split(b"\n")
+        if whole_lines:
+            self.assertEqual(lines[-1], b"", "the last line is cut off")
+        records = [json.loads(line) for line in lines[:-1]]
+        self.assertEqual(records[0]["ring3-trace"], 1)
+        for number, record in enumerate(records[1:], 1):
+            self.assertEqual(record.get("seq", number), number)
+        return records
+
+    # ---- standard output ---------------------------------------------------------------------------------
+
+    def test_closed_stdout(self):
+        _, err = self.run_ring3("run", self.kernel, status=1, stdout=None, preexec_fn=lambda: os.close(1))
+        self.assert_one_line(err, "standard output")
+
+    def test_closed_stdin(self):
+        _, err = self.run_ring3("run", stdin=None, preexec_fn=lambda: os.close(0))
+        self.assertIn("halted with interrupts off", err)
+
+    def test_all_closed(self):
+        def close_all():
+            for descriptor in (0, 1, 2):
+                os.close(descriptor)
+        self.run_ring3("run", self.kernel, status=1, stdin=None, stdout=None, stderr=None, preexec_fn=close_all)
+
+    def test_full_stdout(self):
+        with open("/dev/full", "wb") as full:
+            _, err = self.run_ring3("run", self.kernel, status=1, stdout=full)
+            self.assert_one_line(err, "standard output", "No space left on device")
+            _, err = self.run_ring3("run", "--console", "none", "--trace", "-", self.kernel, status=1, stdout=full)
+            self.assertIn("No space left on device", err)
+
+    def test_full_stdout_of_reports(self):
+        for command in (["--help"], ["run", "--help"], ["check", self.guest("tour")], ["doctor"]):
+            with self.subTest(command=command), open("/dev/full", "wb") as full:
+                _, err = self.run_ring3(*command, status=1, stdout=full)
+                self.assert_one_line(err, "No space left on device")
+
+    def test_reader_is_gone(self):
+        for options in ([], ["--trace", "-"], ["--console", "none", "--trace", "-"]):
+            with self.subTest(options=options):
+                process = self.start_ring3("run", *options, self.kernel, stdin=subprocess.DEVNULL,
+                                           stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                self.assertTrue(process.stdout.read(1000))
+                process.stdout.close()
+                self.assertEqual(process.wait(timeout=harness.PATIENCE), 1)
+                self.assertIn("Broken pipe", process.stderr.read().decode())
+
+    def test_reader_that_never_reads(self):
+        """A full pipe stops the guest, not the monitor: it can still be ended."""
+        for options in ([], ["--console", "none", "--trace", "-"]):
+            with self.subTest(options=options):
+                process = self.start_ring3("run", *options, self.kernel, stdin=subprocess.DEVNULL,
+                                           stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+                self.wait_until(lambda: self.is_full(process), "the pipe is full")
+                process.send_signal(signal.SIGTERM)
+                self.assertEqual(process.wait(timeout=harness.PATIENCE), -signal.SIGTERM)
+
+    @staticmethod
+    def is_full(process):
+        queued = harness.fcntl.ioctl(process.stdout, harness.termios.FIONREAD, b"\0" * 4)
+        size = harness.fcntl.fcntl(process.stdout, 1032)  # F_GETPIPE_SZ
+        return int.from_bytes(queued, "little") > size - 4096
+
+    # ---- the trace ---------------------------------------------------------------------------------------
+
+    def test_trace_to_a_full_device(self):
+        _, err = self.run_ring3("run", "--trace", "/dev/full", self.kernel, status=1, stdout=subprocess.DEVNULL)
+        self.assertIn("cannot write the trace to /dev/full: No space left on device", err)
+
+    def test_trace_beyond_a_file_size_limit(self):
+        """What is there is whole."""
+        limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (3 << 20, 3 << 20))
+        _, err = self.run_ring3("run", "-m", "2M", "--trace", "trace", self.kernel, status=1,
+                                stdout=subprocess.DEVNULL, preexec_fn=limit)
+        self.assertIn("cannot write the trace to trace: File too large", err)
+        self.assertGreater(len(self.read_trace("trace")), 500)
+
+    def test_file_size_limit_below_guest_memory(self):
+        limit = functools.partial(resource.setrlimit, resource.RLIMIT_FSIZE, (3 << 20, 3 << 20))
+        _, err = self.run_ring3("run", "-m", "4M", status=1, preexec_fn=limit)
+        self.assert_one_line(err, "memory", "File too large")
+
+    def test_trace_to_a_full_disk(self):
+        if not harness.IS_ROOT:
+            self.skipTest("mounting a small file system needs root")
+        disk = self.path("disk")
+        os.mkdir(disk)
+        mount = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={TINY_DISK},mode=1777", "tmpfs", disk],
+                               check=False, capture_output=True)
+        if mount.returncode != 0:
+            self.skipTest(f"no file system can be mounted here: {mount.stderr.decode().strip()}")
+        self.addCleanup(subprocess.run, ["umount", disk], check=True)
+        _, err = self.run_ring3("run", "--trace", "disk/trace", self.kernel, status=1, stdout=subprocess.DEVNULL)
+        self.assertIn("cannot write the trace to disk/trace: No space left on device", err)
+        self.assertGreater(len(self.read_trace("disk/trace")), 500)
+
+    def test_trace_that_cannot_be_opened(self):
+        for path in ("/nowhere/trace", self.tmp):
+            _, err = self.run_ring3("run", "--trace", path, self.kernel, status=1)
+            self.assert_one_line(err, f"cannot open the trace file {path}: ")
+
+    def test_trace_of_a_killed_run(self):
+        for number, is_whole in ((signal.SIGKILL, False), (signal.SIGTERM, True), (signal.SIGINT, True)):
+            with self.subTest(signal=number.name):
+                process = self.start_ring3("run", "--trace", "trace", self.kernel, stdin=subprocess.DEVNULL,
+                                           stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                trace = self.path("trace")
+                self.wait_until(lambda: os.path.exists(trace) and os.path.getsize(trace) > 1_000_000, "the trace grows")
+                process.send_signal(number)
+                self.assertEqual(process.wait(timeout=harness.PATIENCE), -number)
+                records = self.read_trace("trace", whole_lines=is_whole)
+                self.assertEqual("end" in records[-1], is_whole)
+                os.remove(trace)
+
+    def test_trace_of_every_end(self):
+        """A trace that is whole says how the run ended."""
+        for code, status, end in ((harness.HALT, 0, "halted"), (harness.TRIPLE_FAULT, 3, "triple-fault"),
+                                  (harness.write_port(harness.DEBUG_EXIT, 1), 3, "debug-exit"),
+                                  (harness.SPIN, 4, "timeout")):
+            with self.subTest(end=end):
+                kernel = self.put("kernel.elf", harness.elf(code))
+                self.run_ring3("run", "--timeout", "1", "--trace", "trace", kernel, status=status)
+                self.assertEqual(self.read_trace("trace")[-1]["end"], end)
+
+    # ---- statistics --------------------------------------------------------------------------------------
+
+    def test_statistics(self):
+        self.run_ring3("run", "--stats", "stats")
+        stats = json.loads(self.get("stats"))
+        self.assertIsInstance(stats, dict)
+        self.assertTrue(stats)
+
+    def test_statistics_on_a_full_disk(self):
+        _, err = self.run_ring3("run", "--stats", "/dev/full", status=1)
+        self.assertIn("No space left on device", err)
+
+
+if __name__ == "__main__":
+    harness.main()
