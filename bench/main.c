@@ -70,11 +70,11 @@ static const struct row {
      0.3,
      {MACHINE, .n = PAGES, .entry = ENTRY_WRITE, .stride = 1, .accessed_dirty = PTE_A | PTE_D},
      {BARE, .n = FILLS, .entry = ENTRY_WRITE, .stride = SPREAD}},
-    COMPUTE("calls", ENTRY_CALLS, 20),
-    COMPUTE("sieve", ENTRY_SIEVE, 12),
-    COMPUTE("hash", ENTRY_HASH, 200000),
-    COMPUTE("matrix", ENTRY_MATRIX, 60),
-    COMPUTE("pointer chase", ENTRY_CHASE, 200000),
+    COMPUTE("calls", ENTRY_CALLS, 31),
+    COMPUTE("sieve", ENTRY_SIEVE, 40),
+    COMPUTE("hash", ENTRY_HASH, 800000),
+    COMPUTE("matrix", ENTRY_MATRIX, 240),
+    COMPUTE("pointer chase", ENTRY_CHASE, 1000000),
 };
 
 /* ---- the table

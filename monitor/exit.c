@@ -86,6 +86,14 @@ static bool is_sensitive_at_eip(struct vm *vm)
     return vm_fetch(vm, &insn, &is_patched) == OUTCOME_DONE && insn->sensitive != NULL;
 }
 
+/* Memory, but the window's hole is in the way. Code there is not run instruction by instruction: the window
+ * must move. */
+static bool uncover_hole(struct vm *vm, const struct vm_exit *exit)
+{
+    return vm->engine->uncover != NULL &&
+           vm->engine->uncover(vm->engine_state, (exit->fault.error & PF_FETCH) != 0);
+}
+
 static enum disposition handle_page_fault(struct vm *vm, const struct vm_exit *exit)
 {
     struct fault fault;
@@ -97,6 +105,10 @@ static enum disposition handle_page_fault(struct vm *vm, const struct vm_exit *e
         if ((exit->fault.error & PF_FETCH) == 0 && is_sensitive_at_eip(vm))
             break;
         return reflect(vm, &fault);
+    case SHADOW_HOLE:
+        if (uncover_hole(vm, exit))
+            return DISPOSITION_RESUMED;
+        break;
     case SHADOW_EMULATE:
         break;
     }

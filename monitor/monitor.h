@@ -79,8 +79,11 @@ struct engine {
     /* Called once, before the guest starts and before the sandbox closes. NULL: one line in `error`. */
     void *(*create)(struct vm *vm, char *error, size_t error_size);
     void (*destroy)(void *state);
-    /* The window that shadowpt is to fill. */
+    /* The window that shadowpt is to fill: where it lies now. */
     struct shadow_window (*window)(void *state);
+    /* The guest needs memory in the window's hole (SHADOW_HOLE); `must`: it runs code there. True: the
+     * window has moved, the guest may try again; false: emulate the access. NULL: it cannot move. */
+    bool (*uncover)(void *state, bool must);
     /* Runs guest code from vm->vcpu; leaves exact state there and the exit in *exit. */
     void (*run)(void *state, struct vm_exit *exit);
     /* Host time source that is safe while this engine runs (monotonic ns). */
@@ -206,7 +209,8 @@ struct vm {
 
     uint64_t next_deadline; /* of the clock; CLOCK_NO_DEADLINE: none */
     uint64_t next_input;    /* machine time at which the console is asked for input again */
-    uint64_t slice_end;     /* machine time before which the host timer does not interrupt the guest */
+    uint64_t slice_end;     /* machine time before which the devices' timers do not run again */
+    uint64_t slice_ns;      /* how long that slice is */
     bool is_input_over;     /* the console has no more input, ever */
     uint8_t input[64];      /* read from the console, not yet taken by the board */
     size_t n_input;

@@ -95,3 +95,9 @@ void shadow_drop_all(struct shadow *shadow)
     }
     drop_flush(shadow, &batch);
 }
+
+void shadow_move_window(struct shadow *shadow, const struct shadow_window *window)
+{
+    shadow_drop_all(shadow);
+    shadow->config.window = *window;
+}

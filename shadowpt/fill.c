@@ -246,8 +246,10 @@ enum shadow_result shadow_fault(struct shadow *shadow, struct vcpu *vcpu, gva_t 
     if (!guest_walk(shadow->memory, vcpu, gva, kind, false, &walk, fault))
         return SHADOW_GUEST;
     fill.rpn = memory_rpn(shadow->memory, walk.gpa);
-    if (fill.rpn == RPN_NONE || host_is_hole(shadow, fill.page))
+    if (fill.rpn == RPN_NONE)
         return SHADOW_EMULATE;
+    if (host_is_hole(shadow, fill.page))
+        return SHADOW_HOLE;
     if (shadow->is_user_view && !walk.user) /* an engine between two worlds: CPL 0, but not its view */
         return SHADOW_EMULATE;
     evict_for(shadow, RUNS_PER_FILL);

@@ -141,7 +141,8 @@ struct shadow_config {
 enum shadow_result {
     SHADOW_FILLED,  /* retry the instruction */
     SHADOW_GUEST,   /* the guest's own #PF: in *fault */
-    SHADOW_EMULATE, /* no mapping can serve: MMIO, a write to ROM or to a traced page table, the hole */
+    SHADOW_EMULATE, /* no mapping can serve: MMIO, a write to ROM or to a traced page table */
+    SHADOW_HOLE,    /* memory, but at an address in the window's hole: emulate, or move the window */
 };
 
 /* NULL: one line in `error`. */
@@ -170,6 +171,8 @@ void shadow_table_written(struct shadow *shadow, uint32_t rpn, uint32_t offset, 
 /* Every mapping of the page goes (its content's meaning changed: patching, ROM, reset). */
 void shadow_drop_page(struct shadow *shadow, uint32_t rpn);
 void shadow_drop_all(struct shadow *shadow);
+/* From now on the window lies there (reserved likewise); nothing is mapped in it. */
+void shadow_move_window(struct shadow *shadow, const struct shadow_window *window);
 
 /* What is mapped at gva now: false if nothing. For `walk`, tests and the invariant. */
 struct shadow_mapping {

@@ -25,17 +25,17 @@
 #include "signals/native_load.h"
 #include "signals/signals.h"
 #include "signals/step.h"
+#include "signals/window.h"
 #include "signals/world.h"
 #include "vcpu/fail.h"
 
-/* Guest linear 0 lies at this host address, so that vm.mmap_min_addr (64 KiB) leaves it usable. Compat-mode
- * addresses wrap at 4 GiB, so one 64 KiB hole remains; this choice puts it at fee00000, the local APIC: never
- * RAM. */
-#define WINDOW_BIAS       0x01200000u
-#define WINDOW_FIRST      0x10000ul
-#define WINDOW_END        0x100000000ul
-#define WINDOW_HOLE_FIRST (0u - WINDOW_BIAS)
-#define WINDOW_HOLE_LAST  (WINDOW_HOLE_FIRST + 0xffffu)
+/* What of the low 4 GiB an ordinary user may map; window.c says where in it the guest lies. */
+#define WINDOW_FIRST 0x10000ul
+#define WINDOW_END   0x100000000ul
+
+/* Linux emulates the instructions that UMIP catches (signals/probe.c), and adds a segment's base to an offset
+ * without cutting the sum to 32 bits: what it then writes to must never be ours. */
+#define GUARD_END 0x200000000ul
 
 #define ALTERNATE_STACK_SIZE (256ul << 10)
 #define HWCAP2_FSGSBASE_BIT  2
@@ -51,6 +51,7 @@
 
 struct trap_state {
     struct vm *vm;
+    struct window window;
     struct mirror mirror;
     timer_t timer;
     bool has_timer, is_started, has_cpuid_fault;
@@ -213,6 +214,19 @@ static bool is_landing_pad(const struct world *world)
            (uint32_t)world->iret.rip - (uint32_t)getauxval(AT_SYSINFO_EHDR) < VDSO_MAX_SIZE;
 }
 
+/* The guest is in a code segment that is not the one it was entered with: nothing can be said about its
+ * state. */
+static void stop_at_foreign_code(struct vm *vm)
+{
+    if (is_landing_pad(&trap_world))
+        stop_at_lost_call(vm);
+    else
+        vm_stop(vm, STOP_IMPOSSIBLE,
+                "the guest reached the host's code segment %04x by a far branch that the CPU did not trap (a "
+                "virtualization hole)",
+                (unsigned)trap_world.iret.cs & 0xffff);
+}
+
 /* A system call instruction in 32-bit code, kept from the host kernel by the sandbox. After int 0x80 EIP and
  * CS are the guest's; after sysenter or syscall the kernel has put its own landing pad there, and the guest's
  * EIP is lost. */
@@ -231,20 +245,10 @@ static void classify_host_call(struct trap_state *state, struct vm_exit *exit)
         exit->reason = EXIT_HOST_CALL;
         return;
     }
-    stop_at_lost_call(vm);
-}
-
-/* The guest is in a code segment that is not the one it was entered with: nothing can be said about its
- * state. */
-static void stop_at_foreign_code(struct vm *vm)
-{
-    if (is_landing_pad(&trap_world))
-        stop_at_lost_call(vm);
+    if ((trap_world.iret.cs & 0xffff) == HOST_CS)
+        stop_at_foreign_code(vm);
     else
-        vm_stop(vm, STOP_IMPOSSIBLE,
-                "the guest reached the host's code segment %04x by a far branch that the CPU did not trap (a "
-                "virtualization hole)",
-                (unsigned)trap_world.iret.cs & 0xffff);
+        stop_at_lost_call(vm);
 }
 
 static void classify_fault(struct trap_state *state, struct vm_exit *exit)
@@ -260,8 +264,12 @@ static void classify_fault(struct trap_state *state, struct vm_exit *exit)
         exit->fault.error = world->error;
     switch (world->trapno) {
     case EXCEPTION_PF:
+        if (world->cr2 >= WINDOW_END) { /* the kernel's own, for what the CPU had refused by #GP(0) */
+            exit->fault = (struct fault){.vector = EXCEPTION_GP, .has_error = true};
+            break;
+        }
         exit->reason = EXIT_PAGE_FAULT;
-        exit->fault.cr2 = world->cr2 - WINDOW_BIAS;
+        exit->fault.cr2 = (uint32_t)world->cr2 - state->window.bias;
         exit->fault.error =
             (world->error & (PF_WRITE | PF_FETCH | PF_PRESENT)) | (vcpu->cpl == 3 ? PF_USER : 0);
         break;
@@ -281,6 +289,13 @@ static void classify_fault(struct trap_state *state, struct vm_exit *exit)
     default:
         break;
     }
+}
+
+/* The window has moved: segments have another base now. */
+static void follow_window(struct trap_state *state)
+{
+    state->mirror.bias = state->window.bias;
+    state->mirror.is_valid = false;
 }
 
 /* ---- the engine ---------------------------------------------------------------------------------------- */
@@ -334,6 +349,9 @@ static void trap_run(void *opaque, struct vm_exit *exit)
         stop_at_foreign_code(vm);
     else if (how == WORLD_FAULTED)
         classify_fault(state, exit);
+    if (how == WORLD_FAULTED &&
+        window_note_fault(&state->window, vm->shadow, exit->reason == EXIT_PAGE_FAULT, exit->fault.cr2))
+        follow_window(state);
 }
 
 /* ---- for the stepper ----------------------------------------------------------------------------------- */
@@ -365,9 +383,19 @@ static void trap_describe_exit(void *opaque, char *text, size_t size)
 
 static struct shadow_window trap_window(void *opaque)
 {
-    (void)opaque;
-    return (struct shadow_window){
-        .base = 0, .bias = WINDOW_BIAS, .hole_first = WINDOW_HOLE_FIRST, .hole_last = WINDOW_HOLE_LAST};
+    const struct trap_state *state = opaque;
+
+    return window_place(&state->window);
+}
+
+static bool trap_uncover(void *opaque, bool must)
+{
+    struct trap_state *state = opaque;
+
+    if (!window_uncover(&state->window, state->vm->shadow, must))
+        return false;
+    follow_window(state);
+    return true;
 }
 
 static void trap_arm(void *opaque, uint64_t host_ns)
@@ -391,7 +419,7 @@ static void trap_destroy(void *opaque)
     if (state->has_timer)
         timer_delete(state->timer);
     crash_set_vcpu(NULL);
-    munmap((void *)WINDOW_FIRST, WINDOW_END - WINDOW_FIRST);
+    munmap((void *)WINDOW_FIRST, GUARD_END - WINDOW_FIRST);
     free(state);
 }
 
@@ -414,12 +442,12 @@ static bool create_stack(struct trap_state *state, char *error, size_t error_siz
 
 static bool create_window(char *error, size_t error_size)
 {
-    void *window = mmap((void *)WINDOW_FIRST, WINDOW_END - WINDOW_FIRST, PROT_NONE,
+    void *window = mmap((void *)WINDOW_FIRST, GUARD_END - WINDOW_FIRST, PROT_NONE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
 
     if (window != (void *)WINDOW_FIRST) {
         snprintf(error, error_size,
-                 "cannot reserve the low 4 GiB of the process: %s (is something mapped there? `ring3 doctor` "
+                 "cannot reserve the low 8 GiB of the process: %s (is something mapped there? `ring3 doctor` "
                  "tells)",
                  strerror(errno));
         return false;
@@ -462,7 +490,6 @@ static void *trap_create(struct vm *vm, char *error, size_t error_size)
     }
     state->vm = vm;
     drop_rseq();
-    state->mirror.bias = WINDOW_BIAS;
     syscall(SYS_arch_prctl, ARCH_GET_FS, &fs_base);
     trap_world = (struct world){.host_fs_base = fs_base,
                                 .fpu = vm->vcpu.fxsave,
@@ -485,6 +512,7 @@ const struct engine trap_engine = {
     .create = trap_create,
     .destroy = trap_destroy,
     .window = trap_window,
+    .uncover = trap_uncover,
     .run = trap_run,
     .host_ns = frame_host_ns,
     .arm = trap_arm,

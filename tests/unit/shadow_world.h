@@ -166,6 +166,7 @@ static inline bool world_access(struct world *world, gva_t gva, bool is_write, u
         case SHADOW_GUEST:
             return false;
         case SHADOW_EMULATE:
+        case SHADOW_HOLE:
             return world_emulate(world, gva, is_write, value, fault);
         }
     }

@@ -110,22 +110,42 @@ START_TEST(runs_are_cut_where_the_window_wraps)
 }
 END_TEST
 
-START_TEST(the_hole_is_emulated)
+START_TEST(the_hole_is_known)
 {
     struct fault fault;
 
     world.config.window.hole_first = GVA + 0x10000;
     world.config.window.hole_last = GVA + 0x1ffff;
     reopen(true, 0);
-    ck_assert_int_eq(shadow_fault(world.shadow, &world.vcpu, GVA + 0x10000, 0, &fault), SHADOW_EMULATE);
-    ck_assert_int_eq(shadow_fault(world.shadow, &world.vcpu, GVA + 0x1ffff, PF_WRITE, &fault),
-                     SHADOW_EMULATE);
+    ck_assert_int_eq(shadow_fault(world.shadow, &world.vcpu, GVA + 0x10000, 0, &fault), SHADOW_HOLE);
+    ck_assert_int_eq(shadow_fault(world.shadow, &world.vcpu, GVA + 0x1ffff, PF_WRITE, &fault), SHADOW_HOLE);
     ck_assert(world_read(&world, GVA + 0xf000, &value));
     ck_assert(world_read(&world, GVA + 0x20000, &value));
     ck_assert(is_mapped(GVA + 0xf000) && !is_mapped(GVA + 0x10000));
     ck_assert(!is_mapped(GVA + 0x1f000) && is_mapped(GVA + 0x20000));
     set_pte(GVA + 0x10000, 0); /* and the guest's tables go first there, too */
     ck_assert_int_eq(shadow_fault(world.shadow, &world.vcpu, GVA + 0x10000, 0, &fault), SHADOW_GUEST);
+}
+END_TEST
+
+/* Moving the window by 64 MiB within the same reservation, and its hole with it. */
+START_TEST(the_window_moves)
+{
+    struct shadow_window window = world.config.window;
+
+    ck_assert(world_read(&world, GVA + 0x10000, &value));
+    ck_assert(is_mapped(GVA + 0x10000));
+    window.bias += 0x4000000;
+    window.hole_first = GVA + 0x20000;
+    window.hole_last = GVA + 0x2ffff;
+    shadow_move_window(world.shadow, &window);
+    world.config.window = window;
+    ck_assert(!is_mapped(GVA + 0x10000));
+    ck_assert_uint_eq(read_maps().n_memory, 0);
+    ck_assert(world_read(&world, GVA + 0x10000, &value));
+    ck_assert_uint_eq(value, 16);
+    ck_assert(is_mapped(GVA + 0x10000) && !is_mapped(GVA + 0x20000));
+    world_check(&world, true);
 }
 END_TEST
 
@@ -408,7 +428,8 @@ int main(void)
     tcase_add_test(window, the_window_stays_reserved);
     tcase_add_test(window, contiguous_pages_share_one_mapping);
     tcase_add_test(window, runs_are_cut_where_the_window_wraps);
-    tcase_add_test(window, the_hole_is_emulated);
+    tcase_add_test(window, the_hole_is_known);
+    tcase_add_test(window, the_window_moves);
     tcase_add_test(bound, host_mappings_stay_within_their_bound);
     tcase_add_test(bound, the_region_filled_longest_ago_goes_first);
     tcase_add_loop_test(bound, a_host_without_room_is_survived, 0, 2);

@@ -252,19 +252,81 @@ START_TEST(test_segment_base_and_limit)
 }
 END_TEST
 
-/* Guest linear address 0, which no ordinary user may map on the host. */
-START_TEST(test_linear_zero)
-{
-    static const uint8_t code[] = {0xc7, 0x05, 0, 0, 0,   0,
-                                   1,    2,    3, 4, 0xf4}; /* mov dword [0], 0x04030201; hlt */
-    uint32_t value = 0;
-    struct vm_exit exit;
+/* ---- the lowest 64 KiB, which no ordinary user may map on the host ---------------------------------------
+ */
 
-    start(code, sizeof code);
-    exit = run_to_exit();
-    ck_assert_int_eq(exit.fault.vector, EXCEPTION_GP);
-    ck_assert(memory_read(&vm.memory, 0, &value, sizeof value));
-    ck_assert_uint_eq(value, 0x04030201);
+static uint32_t window_bias(void)
+{
+    return vm.engine->window(vm.engine_state).bias;
+}
+
+/* Runs until the guest has written to isa-debug-exit. */
+static void run_to_the_end(const uint8_t *code, size_t n)
+{
+    start(code, n);
+    vm_run(&vm);
+    give_back_tsc();
+    ck_assert_msg(vm.stop_reason == STOP_DEBUG_EXIT, "%s", vm.stop_text);
+}
+
+static uint32_t word_at(gpa_t gpa)
+{
+    uint32_t value = 0;
+
+    ck_assert(memory_read(&vm.memory, gpa, &value, sizeof value));
+    return value;
+}
+
+/* A few accesses are emulated: the window stays where code runs fast. */
+START_TEST(test_some_low_accesses)
+{
+    static const uint8_t code[] = {0xc7, 0x05, 0,    0,    0, 0, 1, 2, 3, 4, /* mov dword [0], 0x04030201 */
+                                   0xff, 0x05, 0,    0,    0, 0,             /* inc dword [0] */
+                                   0xff, 0x35, 0xfe, 0xff, 0, 0, /* push dword [0xfffe]: half in, half out */
+                                   0xe7, 0xf4};                  /* out 0xf4, eax */
+
+    run_to_the_end(code, sizeof code);
+    ck_assert_uint_eq(word_at(0), 0x04030202);
+    ck_assert_uint_eq(window_bias(), 0);
+}
+END_TEST
+
+/* Many move the window, and once the guest has left its low memory for long it moves back. */
+START_TEST(test_many_low_accesses)
+{
+    static const uint8_t code[] = {
+        0xb9, 0xe8, 0x03, 0,    0,    /* mov ecx, 1000 */
+        0xff, 0x05, 0xfc, 0xff, 0, 0, /* 1: inc dword [0xfffc] */
+        0xe2, 0xf8,                   /* loop 1b */
+        0xe7, 0xf4,                   /* out 0xf4, eax */
+        0xb9, 0x00, 0xa0, 0,    0,    /* mov ecx, 40960 */
+        0xfa,                         /* 2: cli */
+        0xe2, 0xfd,                   /* loop 2b */
+        0xff, 0x05, 0xfc, 0xff, 0, 0, /* inc dword [0xfffc] */
+        0xe7, 0xf4,                   /* out 0xf4, eax */
+    };
+
+    run_to_the_end(code, sizeof code);
+    ck_assert_uint_eq(word_at(0xfffc), 1000);
+    ck_assert_uint_ne(window_bias(), 0);
+    vm.stop_reason = STOP_NONE;
+    vm_run(&vm);
+    give_back_tsc();
+    ck_assert_uint_eq(word_at(0xfffc), 1001);
+    ck_assert_uint_eq(window_bias(), 0);
+}
+END_TEST
+
+/* Code in low memory moves it at once. */
+START_TEST(test_low_code)
+{
+    static const uint8_t code[] = {0xc7, 0x05, 0,    0x80, 0, 0,
+                                   0xe7, 0xf4, 0,    0, /* mov dword [0x8000], out 0xf4, eax */
+                                   0xea, 0,    0x80, 0,    0, SELECTOR_CODE,
+                                   0}; /* jmp SELECTOR_CODE:0x8000 */
+
+    run_to_the_end(code, sizeof code);
+    ck_assert_uint_ne(window_bias(), 0);
 }
 END_TEST
 
@@ -569,7 +631,9 @@ int main(void)
     tcase_add_loop_test(cases, test_fast_system_call_is_kept, 0, 2);
     tcase_add_test(cases, test_sandbox_denies);
     tcase_add_test(cases, test_segment_base_and_limit);
-    tcase_add_test(cases, test_linear_zero);
+    tcase_add_test(cases, test_some_low_accesses);
+    tcase_add_test(cases, test_many_low_accesses);
+    tcase_add_test(cases, test_low_code);
     tcase_add_test(cases, test_fpu_survives);
     tcase_add_test(cases, test_guest_flags_do_not_reach_us);
     tcase_add_test(cases, test_16bit_stack);
