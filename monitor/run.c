@@ -16,9 +16,10 @@
 /* --clock=virtual: a guest that runs this long without an exit never will see time pass. */
 #define SPIN_CPU_NS 3000000000u
 
-/* After the devices had their turn the guest has one, at least this long: a timer with a period shorter than
- * what an exit costs would otherwise leave it none. */
+/* After the devices' timers have run they rest, so that a timer with a period shorter than what an exit costs
+ * leaves the guest time. As long as it is due again before the rest is over, each rest is twice the last. */
 #define MIN_SLICE_NS 20000u
+#define MAX_SLICE_NS 320000u
 
 static uint64_t earliest(uint64_t a, uint64_t b)
 {
@@ -61,6 +62,20 @@ static bool may_get_input(const struct vm *vm)
     return vm->config.console_read != NULL && (!vm->is_input_over || vm->n_input != 0);
 }
 
+static uint64_t next_timer_run(const struct vm *vm)
+{
+    return latest(vm->next_deadline, vm->slice_end);
+}
+
+static void run_timers(struct vm *vm)
+{
+    bool is_storm = vm->next_deadline < vm->slice_end;
+
+    clock_run(&vm->clock);
+    vm->slice_ns = is_storm ? earliest(2 * vm->slice_ns, MAX_SLICE_NS) : MIN_SLICE_NS;
+    vm->slice_end = machine_now(vm) + vm->slice_ns;
+}
+
 /* Devices whose time has come, input that has arrived, requests from outside. */
 static void attend(struct vm *vm)
 {
@@ -69,13 +84,12 @@ static void attend(struct vm *vm)
     vm->attention = 0; /* before the work: what arrives during it must count again */
     if (vm->config.poll != NULL)
         vm->config.poll(vm->config.console, vm);
-    if (now >= vm->next_deadline)
-        clock_run(&vm->clock);
+    if (now >= next_timer_run(vm))
+        run_timers(vm);
     if (now >= vm->next_input) {
         take_console_input(vm, 0);
         vm->next_input = may_get_input(vm) ? now + INPUT_PERIOD_NS : CLOCK_NO_DEADLINE;
     }
-    vm->slice_end = machine_now(vm) + MIN_SLICE_NS;
     vm->deadline_moved = true;
 }
 
@@ -83,7 +97,7 @@ static void attend(struct vm *vm)
  * there the timer only watches for a guest that never exits. */
 static void arm_host_timer(struct vm *vm)
 {
-    uint64_t when = latest(earliest(vm->next_deadline, vm->next_input), vm->slice_end);
+    uint64_t when = earliest(next_timer_run(vm), vm->next_input);
 
     vm->deadline_moved = false;
     if (vm->config.clock == CLOCK_VIRTUAL)
@@ -161,7 +175,7 @@ static void pass_virtual_time(struct vm *vm, const struct vm_exit *exit)
         return;
     }
     vm->virtual_ns += VIRTUAL_NS_PER_EXIT;
-    if (vm->virtual_ns >= earliest(vm->next_deadline, vm->next_input))
+    if (vm->virtual_ns >= earliest(next_timer_run(vm), vm->next_input))
         vm->attention = 1;
 }
 
