@@ -145,9 +145,10 @@ static int attempt_userfaultfd(void)
     return (api.features & features) == features ? 0 : EOPNOTSUPP;
 }
 
+/* The window, and what must stay empty above it (engine.c). */
 static int attempt_window(void)
 {
-    void *low = mmap((void *)LOW_ADDRESS, (1ul << 32) - LOW_ADDRESS, PROT_NONE,
+    void *low = mmap((void *)LOW_ADDRESS, (1ul << 33) - LOW_ADDRESS, PROT_NONE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
 
     return low == (void *)LOW_ADDRESS ? 0 : errno;
@@ -232,7 +233,7 @@ static const struct {
 } probe_table[] = {
     {"compat mode", true, attempt_compat_mode, NULL, "32-bit code cannot run: no trap engine"},
     {"modify_ldt", true, attempt_modify_ldt, NULL, "guest segments cannot be mirrored: no trap engine"},
-    {"low 4 GiB", true, attempt_window, NULL, "the guest's window cannot be reserved: no trap engine"},
+    {"low 8 GiB", true, attempt_window, NULL, "the guest's window cannot be reserved: no trap engine"},
     {"memfd", true, attempt_memfd, NULL, "guest RAM cannot be shared between mappings"},
     {"seccomp filter", true, attempt_seccomp, NULL,
      "the guest's int 0x80 would reach the host kernel: no trap engine"},
