@@ -211,13 +211,13 @@ struct vm {
     uint64_t next_input;    /* machine time at which the console is asked for input again */
     uint64_t slice_end;     /* machine time before which the devices' timers do not run again */
     uint64_t slice_ns;      /* how long that slice is */
-    bool is_input_over;     /* the console has no more input, ever */
     uint8_t input[64];      /* read from the console, not yet taken by the board */
     size_t n_input;
-    bool deadline_moved; /* the host timer must be armed again */
 
     uint64_t n_exits;
     uint64_t spin_exits, spin_cpu_ns; /* --clock=virtual: when the guest last did something */
+    bool deadline_moved;              /* the host timer must be armed again */
+    bool is_input_over;               /* the console has no more input, ever */
     bool single_step;                 /* run() returns EXIT_STEP after each instruction */
     bool timed;                       /* measure host costs for events */
 
