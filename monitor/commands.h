@@ -4,6 +4,7 @@
 #define RING3_COMMANDS_H
 
 int run_main(int argc, char **argv);    /* cmd_run.c */
+int step_main(int argc, char **argv);   /* cmd_step.c */
 int trace_main(int argc, char **argv);  /* cmd_trace.c */
 int doctor_main(int argc, char **argv); /* cmd_doctor.c */
 

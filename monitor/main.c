@@ -22,6 +22,7 @@ struct command {
 static const struct command commands[] = {
     {"run", "[KERNEL]", "boot a kernel, or the embedded tour guest", run_main},
     {"check", "KERNEL", "report a kernel's sensitive instructions", check_main},
+    {"step", "[KERNEL]", "run one instruction, one trap, one breakpoint at a time", step_main},
     {"doctor", "", "tell what this host offers, and what is missing", doctor_main},
     {"trace", "diff A B", "find the first difference of two traces", trace_main},
 };

@@ -33,11 +33,27 @@ static uint64_t latest(uint64_t a, uint64_t b)
 
 /* ---- the steps ----------------------------------------------------------------------------------------- */
 
-/* Waits for console input no longer than `timeout_ns`, and offers it to the board; what the board has no room
- * for is kept, and no more is read until it has gone. */
+/* What the board has no room for is kept, and no more is read until it has gone; then at once, since more may
+ * have come with it. */
+static void offer_input(struct vm *vm)
+{
+    size_t taken;
+
+    if (vm->n_input == 0)
+        return;
+    taken = board_console_input(vm->board, vm->input, vm->n_input);
+    vm->n_input -= taken;
+    memmove(vm->input, vm->input + taken, vm->n_input);
+    if (vm->n_input == 0) {
+        vm->next_input = 0;
+        vm->attention = 1;
+    }
+}
+
+/* Waits for console input no longer than `timeout_ns`, and offers it to the board. */
 static void take_console_input(struct vm *vm, uint64_t timeout_ns)
 {
-    size_t n, taken;
+    size_t n;
 
     if (vm->config.console_read == NULL)
         return;
@@ -50,11 +66,7 @@ static void take_console_input(struct vm *vm, uint64_t timeout_ns)
     } else if (timeout_ns != 0) {
         vm->config.console_read(vm->config.console, vm->input, 0, timeout_ns);
     }
-    if (vm->n_input == 0)
-        return;
-    taken = board_console_input(vm->board, vm->input, vm->n_input);
-    vm->n_input -= taken;
-    memmove(vm->input, vm->input + taken, vm->n_input);
+    offer_input(vm);
 }
 
 static bool may_get_input(const struct vm *vm)
@@ -87,8 +99,8 @@ static void attend(struct vm *vm)
     if (now >= next_timer_run(vm))
         run_timers(vm);
     if (now >= vm->next_input) {
-        take_console_input(vm, 0);
         vm->next_input = may_get_input(vm) ? now + INPUT_PERIOD_NS : CLOCK_NO_DEADLINE;
+        take_console_input(vm, 0);
     }
     vm->deadline_moved = true;
 }
@@ -179,26 +191,36 @@ static void pass_virtual_time(struct vm *vm, const struct vm_exit *exit)
         vm->attention = 1;
 }
 
+/* Is this exit a debugger's, and none of the machine's? */
+static bool is_debugger_exit(struct vm *vm, const struct vm_exit *exit, bool is_held)
+{
+    const struct vm_debugger *debugger = vm->debugger;
+
+    if (debugger == NULL || !debugger->leave(debugger->ctx, vm, exit))
+        return false;
+    return !is_held || exit->reason != EXIT_STEP; /* that step the machine would have made without it */
+}
+
 /* Runs the guest until it exits. false: the exit is the debugger's, not the machine's. */
 static bool run_guest(struct vm *vm, struct vm_exit *exit)
 {
-    const struct vm_debugger *debugger = vm->debugger;
     uint32_t entry_eip = vm->vcpu.eip;
     bool is_held = is_held_by_shadow(vm), is_stepping;
 
-    if (debugger != NULL)
-        debugger->enter(debugger->ctx, vm);
+    if (vm->debugger != NULL)
+        vm->debugger->enter(vm->debugger->ctx, vm);
     is_stepping = vm->single_step;
     vm->single_step = is_stepping || is_held;
     vm->engine->run(vm->engine_state, exit);
     vm->single_step = is_stepping;
     end_interrupt_shadow(vm, entry_eip);
-    if (debugger == NULL || !debugger->leave(debugger->ctx, vm, exit))
-        return true;
-    if (is_held && exit->reason == EXIT_STEP)
-        return true;             /* without a debugger the machine would have made this step as well */
-    vm->spin_exits = UINT64_MAX; /* a guest that is being stepped does not spin */
-    return false;
+    if (is_debugger_exit(vm, exit, is_held)) {
+        vm->spin_exits = UINT64_MAX; /* a guest that is being stepped does not spin */
+        return false;
+    }
+    if (vm->engine->settle != NULL)
+        vm->engine->settle(vm->engine_state);
+    return true;
 }
 
 /* ---- the loop ------------------------------------------------------------------------------------------ */
@@ -209,6 +231,7 @@ void vm_run_once(struct vm *vm)
 
     if (vm->attention)
         attend(vm);
+    offer_input(vm);
     deliver_pending(vm);
     if (vm_is_stopped(vm))
         return;

@@ -259,6 +259,11 @@ static void step(const struct diff *diff, struct side *side)
              !is_guest_visible(&side->reader.record));
 }
 
+static bool is_end(const struct trace_record *record)
+{
+    return trace_record_get(record, "end").start != NULL;
+}
+
 static void report_difference(struct diff *diff)
 {
     const struct trace_reader *a = &diff->side[0].reader, *b = &diff->side[1].reader;
@@ -268,6 +273,11 @@ static void report_difference(struct diff *diff)
     print_context(diff);
     print_record(diff->out, 'A', &a->record);
     print_record(diff->out, 'B', &b->record);
+    if (is_end(&a->record) != is_end(&b->record)) {
+        fprintf(diff->out, "\n%c ends here, %c goes on\n", is_end(&a->record) ? 'A' : 'B',
+                is_end(&a->record) ? 'B' : 'A');
+        return;
+    }
     fputs("\nwhat differs:\n", diff->out);
     compare(diff, &a->record, &b->record, print_field);
 }

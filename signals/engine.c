@@ -58,7 +58,8 @@ struct trap_state {
     void *stack;
     bool is_user; /* the view that the window and the mirror have */
     struct step step;
-    bool is_exit_signal; /* the last exit came by a signal: trap_world tells of it */
+    unsigned loaded_natively; /* segment registers, by bits 1 << enum segment_index */
+    bool is_exit_signal;      /* the last exit came by a signal: trap_world tells of it */
 };
 
 static bool vector_has_error(int vector)
@@ -193,7 +194,21 @@ static void leave_state(struct trap_state *state)
     for (size_t i = 0; i < sizeof now / sizeof now[0]; i++) {
         if (now[i].selector == state->mirror.selector[now[i].index])
             continue;
-        native_load_follow(vm, &state->mirror.ldt, state->mirror.bias, now[i].index, now[i].selector);
+        state->mirror.selector[now[i].index] = now[i].selector; /* until the machine itself has an exit */
+        state->loaded_natively |= 1u << now[i].index;
+    }
+}
+
+static void trap_settle(void *opaque)
+{
+    struct trap_state *state = opaque;
+
+    for (unsigned i = 0; i < SEG_COUNT && state->loaded_natively != 0; i++) {
+        if ((state->loaded_natively & 1u << i) == 0)
+            continue;
+        state->loaded_natively &= ~(1u << i);
+        native_load_follow(state->vm, &state->mirror.ldt, state->mirror.bias, (enum segment_index)i,
+                           state->mirror.selector[i]);
         state->mirror.is_valid = false;
     }
 }
@@ -366,6 +381,9 @@ static void trap_registers(void *opaque, struct real_registers *real)
     real->eflags = native_flags(vm);
     mirror_describe(&state->mirror, &vm->vcpu, is_user ? shadow_user_limit(vm->shadow) : UINT64_C(1) << 32,
                     real);
+    for (unsigned i = 0; i < SEG_COUNT; i++)
+        if (state->loaded_natively & 1u << i)
+            real->segment[i] = (struct segment){.selector = state->mirror.selector[i]};
 }
 
 static void trap_describe_exit(void *opaque, char *text, size_t size)
@@ -516,6 +534,7 @@ const struct engine trap_engine = {
     .run = trap_run,
     .host_ns = frame_host_ns,
     .arm = trap_arm,
+    .settle = trap_settle,
     .registers = trap_registers,
     .describe_exit = trap_describe_exit,
 };

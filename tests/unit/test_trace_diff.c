@@ -353,6 +353,7 @@ START_TEST(one_ends_first)
     expect("after 1 equal records");
     expect("A     end  0008:00101000");
     expect("B       2  0008:00100001");
+    expect("\nA ends here, B goes on\n");
 }
 END_TEST
 
