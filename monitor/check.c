@@ -5,11 +5,11 @@
 #include "monitor/check.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "monitor/file.h"
+#include "monitor/options.h"
 #include "vcpu/fail.h"
 
 /* ---- the report ---------------------------------------------------------------------------------------- */
@@ -91,64 +91,50 @@ bool check_is_classically_virtualizable(const struct check_report *report)
 
 /* ---- the command --------------------------------------------------------------------------------------- */
 
-static const char usage[] =
-    "Usage: ring3 check [--all] [--json] KERNEL\n"
-    "       ring3 check --table\n"
-    "\n"
-    "Lists the sensitive instructions of a kernel (ELF32 or multiboot), in the sense of Popek and Goldberg,\n"
-    "says what ring 3 of this kind of host makes of each, and whether trapping alone runs the kernel right.\n"
-    "\n"
-    "  --all    list those that trap, and the doubtful ones, too\n"
-    "  --json   the whole report as one JSON object\n"
-    "  --table  print the table that all of this comes from (docs/sensitive.md) and end\n"
-    "  --help   this text\n"
-    "\n"
-    "Control flow is followed from the entry point, the symbols and whatever looks like a function pointer.\n"
-    "What nothing leads to is listed as doubtful: it may be data. Code that is not in the file, and 16-bit\n"
-    "code, is not seen.\n"
-    "\n"
-    "Exit status: 0 a report was made; 1 the kernel cannot be read; 2 usage.\n";
-
 struct check_options {
     const char *path;
-    bool lists_all, wants_json, wants_table, wants_help;
+    bool lists_all, wants_json, wants_table;
 };
 
-static bool parse_options(int argc, char **argv, struct check_options *options)
+#define FIELD(member) offsetof(struct check_options, member)
+
+static const struct option options_table[] = {
+    {0, "all", NULL, "list those that trap, and the doubtful ones, too", option_flag, FIELD(lists_all), NULL},
+    {0, "json", NULL, "print the whole report as one JSON object", option_flag, FIELD(wants_json), NULL},
+    {0, "table", NULL, "without KERNEL: print the table that all of this comes from\n(docs/sensitive.md)",
+     option_flag, FIELD(wants_table), NULL},
+};
+
+static const struct command_line line = {
+    .command = "ring3 check",
+    .arguments = "KERNEL",
+    .summary =
+        "Lists the sensitive instructions of KERNEL (ELF32 or multiboot 1), in the sense of Popek and\n"
+        "Goldberg, says what ring 3 of this kind of host makes of each, and whether trapping alone runs\n"
+        "the kernel right.",
+    .epilogue =
+        "Control flow is followed from the entry point, the symbols and whatever looks like a function\n"
+        "pointer. What nothing leads to is listed as doubtful: it may be data. Code that is not in the\n"
+        "file, and 16-bit code, is not seen.\n\n"
+        "exit status:\n"
+        "  0  a report was made\n"
+        "  1  the kernel cannot be read\n"
+        "  2  the command line is wrong\n",
+    .options = options_table,
+    .n_options = sizeof options_table / sizeof options_table[0],
+    .max_arguments = 1,
+};
+
+static enum options_result parse_options(int argc, char **argv, struct check_options *options)
 {
-    enum { OPTION_ALL = 256, OPTION_JSON, OPTION_TABLE, OPTION_HELP };
-    static const struct option known[] = {{"all", no_argument, NULL, OPTION_ALL},
-                                          {"json", no_argument, NULL, OPTION_JSON},
-                                          {"table", no_argument, NULL, OPTION_TABLE},
-                                          {"help", no_argument, NULL, OPTION_HELP},
-                                          {0}};
-    int option;
+    enum options_result result;
 
     *options = (struct check_options){0};
-    optind = 0; /* glibc: start over, whoever parsed before */
-    while ((option = getopt_long(argc, argv, "h", known, NULL)) != -1) {
-        if (option == OPTION_ALL)
-            options->lists_all = true;
-        else if (option == OPTION_JSON)
-            options->wants_json = true;
-        else if (option == OPTION_TABLE)
-            options->wants_table = true;
-        else if (option == OPTION_HELP || option == 'h')
-            options->wants_help = true;
-        else
-            return false;
-    }
-    if (options->wants_help)
-        return true;
-    if (options->wants_table)
-        return optind == argc;
-    if (optind + 1 != argc) {
-        fprintf(stderr, "ring3 check: %s\n",
-                optind == argc ? "no KERNEL given" : "more than one KERNEL given");
-        return false;
-    }
-    options->path = argv[optind];
-    return true;
+    result = options_parse(&line, argc, argv, options, &options->path);
+    if (result != OPTIONS_OK || (options->path != NULL) != options->wants_table)
+        return result;
+    options_usage_error(line.command, options->wants_table ? "--table takes no KERNEL" : "no KERNEL given");
+    return OPTIONS_BAD;
 }
 
 static int flush_output(void)
@@ -163,22 +149,18 @@ int check_main(int argc, char **argv)
 {
     struct check_options options;
     struct check_report report;
+    enum options_result parsed = parse_options(argc, argv, &options);
     char error[512];
 
-    if (!parse_options(argc, argv, &options)) {
-        fputs("Try 'ring3 check --help'.\n", stderr);
-        return 2;
-    }
-    if (options.wants_help || options.wants_table) {
-        if (options.wants_help)
-            fputs(usage, stdout);
-        else
-            check_print_table(stdout);
+    if (parsed != OPTIONS_OK)
+        return parsed == OPTIONS_HELP ? EXIT_STATUS_OK : EXIT_STATUS_USAGE;
+    if (options.wants_table) {
+        check_print_table(stdout);
         return flush_output();
     }
     if (!check_open_report(&report, options.path, error, sizeof error)) {
         fprintf(stderr, "ring3 check: %s\n", error);
-        return 1;
+        return EXIT_STATUS_HOST;
     }
     if (options.wants_json)
         check_print_json(&report, stdout);

@@ -86,7 +86,8 @@ struct load {
     struct image_error error;
 };
 
-static bool check_place(const struct load *load, const char *what, uint64_t gpa, uint64_t size)
+static bool check_place(const struct load *load, const struct image_error *error, const char *what,
+                        uint64_t gpa, uint64_t size)
 {
     uint64_t ram_size = load->vm->memory.ram_size, end = gpa + size;
 
@@ -94,16 +95,16 @@ static bool check_place(const struct load *load, const char *what, uint64_t gpa,
         return true;
     if (gpa < MEMORY_EXTENDED)
         return image_fail(
-            &load->error, "%s at 0x%08llx of 0x%llx bytes runs into the video and BIOS area (0x%x to 0x%x)",
-            what, (unsigned long long)gpa, (unsigned long long)size, MEMORY_VGA_FIRST, MEMORY_EXTENDED - 1);
+            error, "%s at 0x%08llx of 0x%llx bytes runs into the video and BIOS area (0x%x to 0x%x)", what,
+            (unsigned long long)gpa, (unsigned long long)size, MEMORY_VGA_FIRST, MEMORY_EXTENDED - 1);
     if (end <= MEMORY_MAX_RAM)
-        return image_fail(&load->error,
+        return image_fail(error,
                           "%s at 0x%08llx of 0x%llx bytes is outside the memory of %lluM: "
                           "--memory %lluM would hold it",
                           what, (unsigned long long)gpa, (unsigned long long)size,
                           (unsigned long long)(ram_size >> 20),
                           (unsigned long long)(round_up(end, 1 << 20) >> 20));
-    return image_fail(&load->error,
+    return image_fail(error,
                       "%s at physical address 0x%08llx is outside any memory a machine can have "
                       "(RAM up to 3 GiB, ROM from 0x%08llx)",
                       what, (unsigned long long)gpa, (unsigned long long)ROM_FIRST);
@@ -133,7 +134,7 @@ static bool load_segments(struct load *load)
     for (unsigned i = 0; i < load->image->n_segments; i++) {
         const struct image_segment *segment = &load->image->segment[i];
 
-        if (!check_place(load, "segment", segment->gpa, segment->memory_size))
+        if (!check_place(load, &load->error, "segment", segment->gpa, segment->memory_size))
             return false;
         put(load, segment->gpa, load->image->bytes + segment->file_offset, segment->file_size);
         put_zeros(load, (uint64_t)segment->gpa + segment->file_size,
@@ -149,7 +150,10 @@ static bool load_blobs(struct load *load)
     for (unsigned i = 0; i < load->image->n_blobs; i++) {
         const struct file_bytes *file = &load->image->blob[i];
 
-        if (!check_place(load, "--load file", load->image->blob_gpa[i], file->size))
+        struct image_error error = load->error;
+
+        error.path = load->config->blob[i].path;
+        if (!check_place(load, &error, "--load", load->image->blob_gpa[i], file->size))
             return false;
         put(load, load->image->blob_gpa[i], file->bytes, file->size);
         layout_take(&load->layout, load->image->blob_gpa[i], file->size);

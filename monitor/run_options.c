@@ -92,6 +92,15 @@ static bool add_blob(const struct option *option, const char *value, void *field
     return true;
 }
 
+/* What a script with nothing to say passes may be empty. */
+static bool set_append(const struct option *option, const char *value, void *field, char *error,
+                       size_t error_size)
+{
+    (void)option, (void)error, (void)error_size;
+    *(const char **)field = value;
+    return true;
+}
+
 static bool set_memory(const struct option *option, const char *value, void *field, char *error,
                        size_t error_size)
 {
@@ -114,7 +123,7 @@ static const struct option options_table[] = {
     {0, "engine", "NAME", "how guest code runs: trap (natively; what is sensitive traps)", option_string,
      FIELD(engine), NULL},
     {'m', "memory", "SIZE", "guest RAM, 1M to 3G (default 256M)", set_memory, FIELD(memory), NULL},
-    {0, "append", "STRING", "command line of a multiboot kernel", option_string, FIELD(append), NULL},
+    {0, "append", "STRING", "command line of a multiboot kernel", set_append, FIELD(append), NULL},
     {0, "module", "FILE[,CMDLINE]", "multiboot module; may be given several times", add_module, 0, NULL},
     {0, "load", "FILE@ADDRESS",
      "put a raw file at a physical address, over the kernel;\nmay be given several times", add_blob, 0, NULL},

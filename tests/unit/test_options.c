@@ -179,7 +179,6 @@ static const struct {
     {"--timeout 1e999", "not a number of seconds"},
     {"--timeout .", "not a number of seconds"},
     {"--timeout EMPTY", "not a number of seconds"},
-    {"--append EMPTY", "must not be empty"},
     {"--trace EMPTY", "must not be empty"},
     {"--module EMPTY", "names no file"},
     {"--module ,cmdline", "names no file"},
