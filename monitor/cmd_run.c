@@ -2,7 +2,6 @@
  * ring3 run: from the command line to a running machine, and from its end to one line and an exit status.
  * Read next: cmd_session.c (how the machine is made), run.c (its loop).
  */
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -52,17 +51,6 @@ static bool prepare(struct run *run, const struct engine *engine)
            signals_close_sandbox(session->error, sizeof session->error);
 }
 
-/* Dies of the signal that ended the run, so that a shell or a script sees what it would see of any program.
- */
-static void die_of_signal(int signo)
-{
-    struct sigaction action = {.sa_handler = SIG_DFL};
-
-    fflush(NULL);
-    sigaction(signo, &action, NULL);
-    raise(signo);
-}
-
 /* The run itself, and how it ended. */
 static int execute(struct run *run, const struct engine *engine)
 {
@@ -108,6 +96,6 @@ int run_main(int argc, char **argv)
     status = session_close(&run->session, status);
     free(run);
     if (stop_signal != 0)
-        die_of_signal(stop_signal);
+        session_die_of_signal(stop_signal);
     return status;
 }

@@ -1,6 +1,7 @@
 /* See session.h. Read next: vm.c (the machine), run.c (its loop), loader.c (the kernel). */
 #include "monitor/session.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -165,4 +166,13 @@ int session_close(struct session *session, int status)
     kernel_close(session->kernel);
     run_options_free(&session->options);
     return status;
+}
+
+void session_die_of_signal(int signo)
+{
+    struct sigaction action = {.sa_handler = SIG_DFL};
+
+    fflush(NULL);
+    sigaction(signo, &action, NULL);
+    raise(signo);
 }

@@ -285,7 +285,7 @@ static int execute(struct step *step)
 int step_main(int argc, char **argv)
 {
     struct step *step = calloc(1, sizeof *step);
-    int status = EXIT_STATUS_OK;
+    int status = EXIT_STATUS_OK, stop_signal = 0;
 
     if (step == NULL)
         die("out of memory");
@@ -294,6 +294,7 @@ int step_main(int argc, char **argv)
     switch (run_options_parse_for(&step_line, argc, argv, &step->options.run)) {
     case OPTIONS_OK:
         status = execute(step);
+        stop_signal = requests_stop_signal();
         break;
     case OPTIONS_HELP:
         break;
@@ -308,5 +309,7 @@ int step_main(int argc, char **argv)
     for (unsigned i = 0; i < STEP_MAX_SOURCES; i++)
         file_free(&step->file[i]);
     free(step);
+    if (stop_signal != 0)
+        session_die_of_signal(stop_signal);
     return status;
 }

@@ -37,5 +37,8 @@ int session_exit_status(const struct vm *vm);
 void session_explain(const struct session *session);
 /* Closes everything; what could not be written turns success into failure. Returns the exit status. */
 int session_close(struct session *session, int status);
+/* Dies of the signal that ended the run, so that a shell or a script sees what it would see of any program.
+ */
+void session_die_of_signal(int signo);
 
 #endif

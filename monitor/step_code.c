@@ -176,10 +176,12 @@ void step_print_memory(struct vm *vm, bool is_physical, uint64_t start, enum ste
 
 /* ---- the stack ----------------------------------------------------------------------------------------- */
 
+/* A return address may lie behind its function, when the call is the last thing there: the symbol is the
+ * call's. */
 static void print_frame(struct vm *vm, unsigned n, uint32_t eip, FILE *out)
 {
     fprintf(out, "#%-2u %08x", n, eip);
-    step_print_symbol(vm, vm->vcpu.segment[SEG_CS].base + eip, out);
+    step_print_symbol(vm, vm->vcpu.segment[SEG_CS].base + eip - (n > 0), out);
     putc('\n', out);
 }
 
