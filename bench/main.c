@@ -87,7 +87,7 @@ struct options {
     bool is_json;
 };
 
-static unsigned n_printed, n_missed;
+static unsigned n_printed, n_missed, n_failed;
 
 static void print_head(const struct options *options)
 {
@@ -129,7 +129,7 @@ static bool is_wanted(const struct options *options, const char *name)
 static void fail(const char *name, const char *error)
 {
     fprintf(stderr, "bench: %s: %s\n", name, error);
-    exit(EXIT_FAILURE);
+    n_failed++;
 }
 
 static void run_rows(const struct options *options)
@@ -144,8 +144,9 @@ static void run_rows(const struct options *options)
         if (!compare_sides(&row->subject, &row->yardstick, options->n_rounds, &comparison, error,
                            sizeof error))
             fail(row->name, error);
-        print_row(options, row->name, "us", comparison.subject.median / 1e3,
-                  comparison.yardstick.median / 1e3, comparison.ratio, row->target);
+        else
+            print_row(options, row->name, "us", comparison.subject.median / 1e3,
+                      comparison.yardstick.median / 1e3, comparison.ratio, row->target);
     }
 }
 
@@ -167,8 +168,10 @@ static void run_start(const struct options *options)
     if (!is_wanted(options, name))
         return;
     snprintf(kernel, sizeof kernel, "%s/first.elf", options->kernels);
-    if (!measure_start(options->program, kernel, n_rounds, &wall, &cpu, error, sizeof error))
+    if (!measure_start(options->program, kernel, n_rounds, &wall, &cpu, error, sizeof error)) {
         fail(name, error);
+        return;
+    }
     print_row(options, name, "ms", wall.median / 1e6, START_TARGET_NS / 1e6, divide(wall, START_TARGET_NS),
               1.0);
     print_row(options, "start-up, run and end, processor time", "ms", cpu.median / 1e6, START_TARGET_NS / 1e6,
@@ -185,8 +188,10 @@ static void run_footprint(const struct options *options, const char *name, const
 
     if (!is_wanted(options, name))
         return;
-    if (!measure_footprint(options->program, arguments, until, &footprint, error, sizeof error))
+    if (!measure_footprint(options->program, arguments, until, &footprint, error, sizeof error)) {
         fail(name, error);
+        return;
+    }
     kib = footprint.anon_kib + footprint.file_kib + footprint.page_table_kib;
     ratio.median = ratio.low = ratio.high = kib / FOOTPRINT_TARGET_KIB;
     print_row(options, name, "MB", kib / 1024, FOOTPRINT_TARGET_KIB / 1024, ratio, 1.0);
@@ -293,5 +298,5 @@ int main(int argc, char **argv)
         printf("\n]}\n");
     else
         printf("%u of %u rows meet their target\n", n_printed - n_missed, n_printed);
-    return EXIT_SUCCESS;
+    return n_failed == 0 ? EXIT_SUCCESS : EXIT_FAILURE;
 }

@@ -2,6 +2,7 @@
  * Two sides, each in a process of its own, doing rounds in turn. A worker is told by a byte to do a round and
  * answers with how long it took and what it computed.
  */
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -36,12 +37,22 @@ static uint64_t cpu_ns(void)
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
+/* The machine's timer may interrupt the wait. */
+static bool is_round_wanted(int command)
+{
+    char byte = 0;
+    ssize_t n;
+
+    do
+        n = read(command, &byte, 1);
+    while (n < 0 && errno == EINTR);
+    return n == 1 && byte == DO_ROUND;
+}
+
 static _Noreturn void serve(const struct side *side, int command, int answer)
 {
-    char byte;
-
     side->open(side);
-    while (read(command, &byte, 1) == 1 && byte == DO_ROUND) {
+    while (is_round_wanted(command)) {
         struct answer reply;
         uint64_t began;
 

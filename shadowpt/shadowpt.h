@@ -161,6 +161,9 @@ void shadow_set_view(struct shadow *shadow, const struct vcpu *vcpu, bool is_use
 uint64_t shadow_user_limit(const struct shadow *shadow);
 /* The user touches `gva` at or above the limit, and the guest's tables allow it: raises the limit. */
 void shadow_raise_user_limit(struct shadow *shadow, gva_t gva);
+/* A wide user view reaches everything, so nothing of the supervisor's stays mapped in it: its segments need
+ * not be truncated, but each change of view costs the supervisor its mappings. */
+void shadow_widen_user_view(struct shadow *shadow, bool is_wide);
 
 /* To be called by vcpu_ops.paging_changed and .invlpg. */
 void shadow_paging_changed(struct shadow *shadow, const struct vcpu *vcpu, uint32_t old_cr0, uint32_t old_cr3,

@@ -102,6 +102,7 @@ struct shadow {
 
     /* user view (view.c) */
     bool is_user_view;
+    bool is_wide;          /* the limit stays above everything */
     uint32_t limit_page;   /* first page out of the user view's reach */
     uint32_t user_end;     /* the page after the highest one mapped for the user */
     uint32_t n_kernel_low; /* kernel-only pages mapped below limit_page */

@@ -10,6 +10,9 @@
  * pages below the limit go with every change to the user view. The limit moves down only to pages above every
  * user page seen, so the two directions cannot chase each other.
  *
+ * A wide view has no limit, and takes all of the supervisor's pages from the user each time: for guests that
+ * change views rarely, on processors that pay for a truncated code segment.
+ *
  * Read next: evict.c.
  */
 #include "shadowpt/space.h"
@@ -71,13 +74,21 @@ void shadow_raise_user_limit(struct shadow *shadow, gva_t gva)
         drop_kernel_low(shadow);
 }
 
+void shadow_widen_user_view(struct shadow *shadow, bool is_wide)
+{
+    shadow->is_wide = is_wide;
+    space_set_limit(shadow, is_wide ? WINDOW_PAGES : next_supervisor_page(shadow, shadow->user_end));
+    if (shadow->is_user_view)
+        drop_kernel_low(shadow);
+}
+
 /* A run of the user's or of the supervisor's was mapped. */
 void view_note_fill(struct shadow *shadow, struct page_range run, bool is_user)
 {
     if (is_user) {
         if (shadow->user_end < run.end)
             shadow->user_end = run.end;
-    } else if (run.first < shadow->limit_page && run.first >= shadow->user_end) {
+    } else if (!shadow->is_wide && run.first < shadow->limit_page && run.first >= shadow->user_end) {
         space_set_limit(shadow, run.first);
     }
 }

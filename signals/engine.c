@@ -23,6 +23,7 @@
 #include "signals/frame.h"
 #include "signals/mirror.h"
 #include "signals/native_load.h"
+#include "signals/pace.h"
 #include "signals/signals.h"
 #include "signals/step.h"
 #include "signals/window.h"
@@ -52,6 +53,7 @@
 struct trap_state {
     struct vm *vm;
     struct window window;
+    struct pace pace;
     struct mirror mirror;
     timer_t timer;
     bool has_timer, is_started, has_cpuid_fault;
@@ -313,6 +315,16 @@ static void follow_window(struct trap_state *state)
     state->mirror.is_valid = false;
 }
 
+/* The host has interrupted the guest: time to look at its pace. Not where the mappings that this costs or
+ * saves would make one run's trace differ from the next's. */
+static void follow_pace(struct trap_state *state)
+{
+    struct vm *vm = state->vm;
+
+    if (vm->config.clock == CLOCK_HOST && pace_note_interruption(&state->pace, frame_host_ns(), vm->n_exits))
+        shadow_widen_user_view(vm->shadow, state->pace.is_slow);
+}
+
 /* ---- the engine ---------------------------------------------------------------------------------------- */
 
 static void tick(int signo)
@@ -364,6 +376,8 @@ static void trap_run(void *opaque, struct vm_exit *exit)
         stop_at_foreign_code(vm);
     else if (how == WORLD_FAULTED)
         classify_fault(state, exit);
+    if (how == WORLD_INTERRUPTED)
+        follow_pace(state);
     if (how == WORLD_FAULTED &&
         window_note_fault(&state->window, vm->shadow, exit->reason == EXIT_PAGE_FAULT, exit->fault.cr2))
         follow_window(state);

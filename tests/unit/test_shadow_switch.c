@@ -196,6 +196,29 @@ START_TEST(the_limit_moves_between_user_and_supervisor)
 }
 END_TEST
 
+START_TEST(a_wide_view_has_no_limit_and_no_supervisor_pages)
+{
+    set_pte(GVA_2 + 0x5000, DATA | (SEEN & ~PTE_U));
+    ck_assert(world_read(&world, GVA_2 + 0x5000, &value));
+    world_set_cpl(&world, 3);
+    ck_assert(world_read(&world, GVA, &value));
+    shadow_widen_user_view(world.shadow, true);
+    ck_assert_uint_eq(shadow_user_limit(world.shadow), UINT64_C(1) << 32);
+    ck_assert(is_mapped(GVA) && !is_mapped(GVA_2 + 0x5000));
+    world_set_cpl(&world, 0);
+    ck_assert(world_read(&world, GVA_2 + 0x5000, &value)); /* which would lower the limit of another view */
+    ck_assert_uint_eq(shadow_user_limit(world.shadow), UINT64_C(1) << 32);
+    world_set_cpl(&world, 3);
+    ck_assert(is_mapped(GVA) && !is_mapped(GVA_2 + 0x5000));
+    world_set_cpl(&world, 0);
+    ck_assert(world_read(&world, GVA_2 + 0x5000, &value));
+    shadow_widen_user_view(world.shadow, false);
+    ck_assert_uint_eq(shadow_user_limit(world.shadow), GVA_2 + 0x5000);
+    world_set_cpl(&world, 3);
+    ck_assert(is_mapped(GVA_2 + 0x5000));
+}
+END_TEST
+
 START_TEST(the_user_view_maps_nothing_of_the_supervisors)
 {
     struct fault fault;
@@ -233,6 +256,7 @@ static TCase *view_case(void)
     tcase_add_test(view, a_mixed_kernel_is_kept_from_the_user);
     tcase_add_test(view, the_limit_moves_between_user_and_supervisor);
     tcase_add_test(view, the_user_view_maps_nothing_of_the_supervisors);
+    tcase_add_test(view, a_wide_view_has_no_limit_and_no_supervisor_pages);
     return view;
 }
 
