@@ -31,6 +31,7 @@ trap_enter:
         mov     %rsp, WORLD_HOST_RSP(%rdi)
         mov     WORLD_FPU(%rdi), %rax
         fxrstor (%rax)                  /* x87, MMX, SSE, MXCSR: the guest's from here on */
+        movl    $1, WORLD_IS_INSIDE(%rdi)
 
 /*
  * The restartable window. An asynchronous handler that interrupts it sets *attention and sends us to trap_abort, so
@@ -63,6 +64,15 @@ trap_window_start:
         /* FS always: its hidden base is the monitor's TLS now, the load fetches the guest's from the LDT. */
 2:      mov     WORLD_FS(%rdi), %fs
 
+        /* 32-bit code cannot see these; a guest that finds a way to 64-bit mode shall find no pointer of ours. */
+        xor     %r8d, %r8d
+        xor     %r9d, %r9d
+        xor     %r10d, %r10d
+        xor     %r11d, %r11d
+        xor     %r12d, %r12d
+        xor     %r13d, %r13d
+        xor     %r14d, %r14d
+        xor     %r15d, %r15d
         mov     WORLD_EAX+4(%rdi), %ecx
         mov     WORLD_EAX+8(%rdi), %edx
         mov     WORLD_EAX+12(%rdi), %ebx
@@ -87,6 +97,7 @@ trap_window_end:
         .type   trap_abort, @function
 trap_abort:
         lea     trap_world(%rip), %rdi
+        movl    $0, WORLD_IS_INSIDE(%rdi)
         mov     WORLD_HOST_RSP(%rdi), %rsp
         fninit                          /* the ABI's control words: the guest's must not trap or round for us */
         ldmxcsr default_mxcsr(%rip)
@@ -118,6 +129,7 @@ trap_enter_by_frame:
         mov     WORLD_GS(%rdi), %gs
         mov     WORLD_FS(%rdi), %fs
         movl    $0, WORLD_RELOAD(%rdi)
+        movl    $1, WORLD_IS_INSIDE(%rdi)
         mov     WORLD_IRET+16(%rdi), %eax
         and     $0x204000, %eax         /* ID, NT */
         push    %rax

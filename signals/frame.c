@@ -5,6 +5,7 @@
  */
 #include "signals/frame.h"
 
+#include <dlfcn.h>
 #include <signal.h>
 #include <stddef.h>
 #include <string.h>
@@ -28,6 +29,7 @@ _Static_assert(offsetof(struct world, ds) == WORLD_DS, "entry.S");
 _Static_assert(offsetof(struct world, es) == WORLD_ES, "entry.S");
 _Static_assert(offsetof(struct world, fs) == WORLD_FS, "entry.S");
 _Static_assert(offsetof(struct world, gs) == WORLD_GS, "entry.S");
+_Static_assert(offsetof(struct world, is_inside) == WORLD_IS_INSIDE, "entry.S");
 
 /* Older glibc headers lack these (asm/ucontext.h of Linux 4.6). */
 #define UC_SIGCONTEXT_SS     0x2
@@ -56,7 +58,8 @@ static unsigned frame_cs(const ucontext_t *uc)
  * the host's selector 0x33 (a documented hole) still lies below 4 GiB, where nothing of ours is. */
 static bool frame_is_monitor(const ucontext_t *uc)
 {
-    return frame_cs(uc) == HOST_CS && (uint64_t)uc->uc_mcontext.gregs[REG_RIP] >> 32 != 0;
+    return !trap_world.is_inside ||
+           (frame_cs(uc) == HOST_CS && (uint64_t)uc->uc_mcontext.gregs[REG_RIP] >> 32 != 0);
 }
 
 static bool frame_is_at(const ucontext_t *uc, const char *label)
@@ -69,6 +72,15 @@ static bool frame_is_in_window(const ucontext_t *uc)
     uintptr_t rip = (uintptr_t)uc->uc_mcontext.gregs[REG_RIP];
 
     return rip >= (uintptr_t)trap_window_start && rip < (uintptr_t)trap_window_end;
+}
+
+/* A guest in 64-bit mode may also jump out of its 4 GiB, and fault where no code is. */
+static bool frame_is_lost_guest(const ucontext_t *uc)
+{
+    Dl_info info;
+
+    return trap_world.is_inside && !frame_is_in_window(uc) &&
+           dladdr((void *)uc->uc_mcontext.gregs[REG_RIP], &info) == 0;
 }
 
 /* In the order of enum gpr_index. */
@@ -103,7 +115,7 @@ static void capture_fault(struct world *world, int signo, const siginfo_t *info,
     world->code = info->si_code;
     world->trapno = (int)gregs[REG_TRAPNO];
     world->error = (uint32_t)gregs[REG_ERR];
-    world->cr2 = (uint32_t)gregs[REG_CR2];
+    world->cr2 = (uint64_t)gregs[REG_CR2];
     world->capture_ns = world->timed ? frame_host_ns() : 0;
 }
 
@@ -112,7 +124,7 @@ void trap_capture_synchronous(int signo, const siginfo_t *info, ucontext_t *uc, 
 {
     struct world *world = &trap_world;
 
-    if (frame_is_monitor(uc)) {
+    if (frame_is_monitor(uc) && !frame_is_lost_guest(uc)) {
         /* IRETQ itself faults when the guest's EIP or selectors cannot be loaded: the guest's fault, and its
          * state is still all in the world. Anything else of ours that faults is a bug. */
         if (!frame_is_at(uc, trap_window_iret))
@@ -120,6 +132,7 @@ void trap_capture_synchronous(int signo, const siginfo_t *info, ucontext_t *uc, 
     } else {
         capture_guest(world, uc, fs_selector);
     }
+    world->is_inside = false;
     capture_fault(world, signo, info, uc);
 }
 
@@ -134,6 +147,7 @@ int trap_capture_asynchronous(int signo, const siginfo_t *info, ucontext_t *uc, 
         *async_attention = 1;
     if (!frame_is_monitor(uc)) {
         capture_guest(&trap_world, uc, fs_selector);
+        trap_world.is_inside = false;
         trap_world.signo = signo;
         trap_world.capture_ns = trap_world.timed ? frame_host_ns() : 0;
         return 1;

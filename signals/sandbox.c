@@ -5,7 +5,9 @@
  *
  * Two filters: every 32-bit system call (the guest's int 0x80) is SIGSYS, which is how the trap engine sees
  * it; a 64-bit call that is not on the list fails with EPERM. The list is data, with the argument pinned
- * where one value is all we ever pass.
+ * where one value is all we ever pass. Beside them, where the host has it, stands syscall user dispatch: any
+ * call made from below 4 GiB, where only guest code lies, is SIGSYS too, also that of a guest which found its
+ * way to 64-bit mode.
  *
  * Read next: crash.c.
  */
@@ -19,8 +21,17 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <termios.h>
+#include <unistd.h>
 
 #include "signals/signals.h"
+
+#define LOW_MEMORY_END (UINT64_C(1) << 32)
+
+/* Older headers lack these (linux/prctl.h of Linux 5.11). */
+#ifndef PR_SET_SYSCALL_USER_DISPATCH
+#define PR_SET_SYSCALL_USER_DISPATCH 59
+#define PR_SYS_DISPATCH_ON           1
+#endif
 
 struct allowed_call {
     int number;
@@ -95,12 +106,19 @@ static const struct allowed_call allowed[] = {
     ANY(wait4),
     ANY(getpid),
     ANY(gettid),
-    ANY(tgkill),
     ANY(exit),
     ANY(exit_group),
     ANY(futex),
     ANY(getrandom),
 };
+
+/* abort() and raise(): to this process only. */
+static int add_tgkill(scmp_filter_ctx filter)
+{
+    struct scmp_arg_cmp self = {0, SCMP_CMP_EQ, (uint64_t)getpid(), 0};
+
+    return seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1, &self);
+}
 
 static int add_rules(scmp_filter_ctx filter)
 {
@@ -114,7 +132,7 @@ static int add_rules(scmp_filter_ctx filter)
         if (error != 0)
             return error;
     }
-    return 0;
+    return add_tgkill(filter);
 }
 
 /* One filter for each architecture: a rule in a filter for both would let the guest's int 0x80 through. */
@@ -135,6 +153,13 @@ static int load_filters(scmp_filter_ctx native, scmp_filter_ctx compat)
     return error;
 }
 
+/* Linux 5.11 and later; it is a second line, so its absence is no error. */
+static void dispatch_low_calls(void)
+{
+    (void)prctl(PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_ON, LOW_MEMORY_END, UINT64_MAX - LOW_MEMORY_END,
+                NULL);
+}
+
 bool signals_close_sandbox(char *error, size_t error_size)
 {
     scmp_filter_ctx native = seccomp_init(SCMP_ACT_ERRNO(EPERM));
@@ -146,6 +171,8 @@ bool signals_close_sandbox(char *error, size_t error_size)
         failure = seccomp_attr_set(native, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_ALLOW);
     if (failure == 0)
         failure = seccomp_attr_set(compat, SCMP_FLTATR_ACT_BADARCH, SCMP_ACT_ALLOW);
+    if (failure == 0)
+        dispatch_low_calls();
     if (failure == 0)
         failure = load_filters(native, compat);
     if (native != NULL)

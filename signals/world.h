@@ -19,6 +19,7 @@
 #define WORLD_ES           114
 #define WORLD_FS           116
 #define WORLD_GS           118
+#define WORLD_IS_INSIDE    120
 
 #define HOST_CS        0x33 /* __USER_CS: the monitor's own code segment */
 #define HOST_CS_COMPAT 0x23 /* __USER32_CS */
@@ -46,13 +47,14 @@ struct world {
         uint64_t rip, cs, rflags, rsp, ss;
     } iret;
     uint16_t ds, es, fs, gs;
+    uint32_t is_inside; /* the guest runs, or is about to: set on the way in, cleared by the capture */
 
     /* Filled by the capture in frame.c, not used by entry.S: */
     int signo;
     int code;   /* si_code */
     int trapno; /* the CPU's exception vector, where the signal has one */
     uint32_t error;
-    uint32_t cr2;        /* host address, low 4 GiB */
+    uint64_t cr2;        /* host address */
     bool timed;          /* take capture_ns */
     uint64_t capture_ns; /* host ns when the signal was in our hands */
 };
