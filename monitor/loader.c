@@ -14,8 +14,9 @@
 #define ROM_FIRST    ((UINT64_C(1) << 32) - ROM_MAX_SIZE)
 #define ROM_ALIGN    UINT64_C(0x10000)
 
-/* Low memory that boot information may take: above what the first sectors of disks and trampolines use. */
-#define LOW_FIRST 0x00009000u
+/* Low memory that boot information may take: above the 64 KiB that no ordinary process can map (window.c: an
+ * access there is emulated). */
+#define LOW_FIRST 0x00010000u
 #define LOW_END   0x0009fc00u
 
 struct range {
