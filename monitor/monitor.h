@@ -90,8 +90,8 @@ struct engine {
     uint64_t (*host_ns)(void);
     /* Arms the host timer so that run() returns EXIT_INTERRUPTED no later than `host_ns` (0: disarm). */
     void (*arm)(void *state, uint64_t host_ns);
-    /* May be NULL. The last exit is the machine's own, not a debugger's: what the guest did behind the engine's
-     * back, and goes on unnoticed until an exit, comes to light now. */
+    /* May be NULL. The last exit is the machine's own, not a debugger's: what the guest did behind the
+     * engine's back, and goes on unnoticed until an exit, comes to light now. */
     void (*settle)(void *state);
     /* For the stepper; either may be NULL. What the CPU holds while the guest runs; in one line, by what way
      * the last exit came. */
