@@ -8,8 +8,9 @@
 
 #include "monitor/options.h"
 
-#define N_VECTORS 20 /* that have a name */
-#define MAX_NAMES 256
+#define N_VECTORS     20 /* that have a name */
+#define MAX_NAMES     256
+#define MAX_INSN_WORD 24
 
 /* ---- words that are names of enumerators --------------------------------------------------------------- */
 
@@ -102,8 +103,19 @@ static char *next_word(struct words *words)
     return strtok_r(NULL, " \t", &words->rest);
 }
 
+/* The row's name as a word: "mov-to-cr". */
+static void make_word(const struct sensitive *row, char word[MAX_INSN_WORD])
+{
+    size_t i = 0;
+
+    for (; row->name[i] != '\0' && i < MAX_INSN_WORD - 1; i++)
+        word[i] = (char)(row->name[i] == ' ' ? '-' : tolower((unsigned char)row->name[i]));
+    word[i] = '\0';
+}
+
 static bool fail_unknown(const char *word, char *error, size_t error_size)
 {
+    char insn_words[MAX_NAMES][MAX_INSN_WORD];
     const char *names[MAX_NAMES];
     const struct sensitive *rows;
     size_t n = 0, n_rows;
@@ -112,8 +124,10 @@ static bool fail_unknown(const char *word, char *error, size_t error_size)
     for (; n < N_NAMED_WORDS; n++)
         names[n] = named_words[n].word;
     rows = sensitive_table(&n_rows);
-    for (size_t i = 0; i < n_rows && n < MAX_NAMES; i++)
-        names[n++] = rows[i].name;
+    for (size_t i = 0; i < n_rows && n < MAX_NAMES; i++, n++) {
+        make_word(&rows[i], insn_words[n]);
+        names[n] = insn_words[n];
+    }
     suggestion = options_suggest(word, names, n);
     snprintf(error, error_size, "no kind of trap is called \"%s\"%s%s%s (`help kinds` lists them)", word,
              suggestion != NULL ? "; did you mean " : "", suggestion != NULL ? suggestion : "",
