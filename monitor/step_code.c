@@ -56,7 +56,7 @@ static unsigned print_insn(struct vm *vm, gva_t gva, FILE *out)
     else
         snprintf(text, sizeof text, "(%s)", decode_status_name(status));
     for (unsigned i = 0; i < insn.length; i++)
-        snprintf(hex + 2 * i, 3, "%02x", bytes[i]);
+        snprintf(hex + (size_t)2 * i, 3, "%02x", bytes[i]);
     fprintf(out, "%-*s %s%s", BYTES_COLUMN, hex, text, is_patched ? "  (patched: traps)" : "");
     return insn.length;
 }

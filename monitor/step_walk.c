@@ -87,6 +87,7 @@ static const char *write_obstacle(const struct vm *vm, const struct walk *walk, 
 static void print_shadow(const struct vm *vm, gva_t gva, const struct walk *walk, uint32_t rpn, FILE *out)
 {
     struct shadow_window window = vm->engine->window(vm->engine_state);
+    unsigned long long host = window.base + (uint32_t)(gva + window.bias);
     struct shadow_mapping mapping;
 
     if (!shadow_find(vm->shadow, gva, &mapping)) {
@@ -96,8 +97,7 @@ static void print_shadow(const struct vm *vm, gva_t gva, const struct walk *walk
                                   : "the next access traps, and the page is put in");
         return;
     }
-    fprintf(out, "  shadow   mapped at host address %08llx to RAM page %x, %s, %s%s\n",
-            (unsigned long long)(window.base + (uint32_t)(gva + window.bias)), mapping.rpn,
+    fprintf(out, "  shadow   mapped at host address %08llx to RAM page %x, %s, %s%s\n", host, mapping.rpn,
             mapping.write ? "writable" : "read-only", mapping.user ? "for user and kernel" : "for the kernel",
             mapping.global ? ", global" : "");
     if (walk != NULL && mapping.rpn != rpn)

@@ -168,7 +168,7 @@ static bool parse_word(const char *word, struct trap_kind *kind, char *error, si
     }
     if (!is_insn_word(word) || strlen(word) >= sizeof kind->insn)
         return fail_unknown(word, error, error_size);
-    strcpy(kind->insn, word);
+    snprintf(kind->insn, sizeof kind->insn, "%s", word);
     return true;
 }
 
@@ -187,8 +187,8 @@ bool trap_kind_parse(const char *text, struct trap_kind *kind, char *error, size
         snprintf(error, error_size, "too many words for one kind of trap");
         return false;
     }
-    strcpy(kind->text, text);
-    strcpy(words.text, text);
+    snprintf(kind->text, sizeof kind->text, "%s", text);
+    snprintf(words.text, sizeof words.text, "%s", text);
     word = strtok_r(words.text, " \t", &words.rest);
     if (word == NULL) {
         snprintf(error, error_size, "on what kind of trap? (`help kinds` lists them)");
