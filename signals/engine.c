@@ -287,8 +287,8 @@ static void classify_fault(struct trap_state *state, struct vm_exit *exit)
         }
         exit->reason = EXIT_PAGE_FAULT;
         exit->fault.cr2 = (uint32_t)world->cr2 - state->window.bias;
-        exit->fault.error =
-            (world->error & (PF_WRITE | PF_FETCH | PF_PRESENT)) | (vcpu->cpl == 3 ? PF_USER : 0);
+        /* Not PF_PRESENT: what the host's tables held is its kernel's business, and may differ each time. */
+        exit->fault.error = (world->error & (PF_WRITE | PF_FETCH)) | (vcpu->cpl == 3 ? PF_USER : 0);
         break;
     case EXCEPTION_DB:
         exit->fault.is_trap = world->code == TRAP_TRACE; /* else INT1 */
