@@ -72,9 +72,19 @@ struct footprint {
     unsigned anon_kib, file_kib, page_table_kib; /* RssAnon, RssFile, VmPTE */
 };
 
-/* Runs `ring3 run arguments...` until `until` has appeared on its standard output. */
-bool measure_footprint(const char *program, const char *const *arguments, const char *until,
-                       struct footprint *footprint, char *error, unsigned error_size);
+/* Runs `ring3 run arguments...` with `input` typed until `until` has appeared on its standard output. */
+bool measure_footprint(const char *program, const char *const *arguments, const char *input,
+                       const char *until, struct footprint *footprint, char *error, unsigned error_size);
+
+/* uboot.c */
+struct uboot {
+    const char *kernel;
+    char tree[32]; /* a temporary file */
+    char load[64]; /* for --load */
+};
+
+bool uboot_prepare(struct uboot *uboot); /* false: it is not installed */
+void uboot_clean_up(const struct uboot *uboot);
 
 extern const uint8_t bench_image[], bench_image_end[]; /* image.S */
 

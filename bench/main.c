@@ -17,10 +17,8 @@
 #define START_TARGET_NS      10e6
 #define FOOTPRINT_TARGET_KIB (16.0 * 1024)
 #define START_ROUNDS_DIVISOR 4
-#define U_BOOT               "/usr/lib/u-boot/qemu-x86/uboot.elf"
 
-/* ---- the rows
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- the rows ------------------------------------------------------------------------------------------ */
 
 #define TRAPS  512
 #define FILLS  256
@@ -35,13 +33,13 @@
 #define COMPUTE(label, of, amount)                                                                           \
     {"plain computation, " label ", guest kernel mode",                                                      \
      1.03,                                                                                                   \
-     {MACHINE, .n = 1, .entry = of, .argument = amount},                                                     \
-     {NATIVE, .n = 1, .entry = of, .argument = amount}},                                                     \
+     {MACHINE, .n = 1, .entry = (of), .argument = (amount)},                                                 \
+     {NATIVE, .n = 1, .entry = (of), .argument = (amount)}},                                                 \
     {                                                                                                        \
         "plain computation, " label ", guest user mode", 1.03,                                               \
-            {MACHINE, .n = 1, .entry = of, .argument = amount, .is_user = true},                             \
+            {MACHINE, .n = 1, .entry = (of), .argument = (amount), .is_user = true},                         \
         {                                                                                                    \
-            NATIVE, .n = 1, .entry = of, .argument = amount                                                  \
+            NATIVE, .n = 1, .entry = (of), .argument = (amount)                                              \
         }                                                                                                    \
     }
 
@@ -77,8 +75,7 @@ static const struct row {
     COMPUTE("pointer chase", ENTRY_CHASE, 1000000),
 };
 
-/* ---- the table
- * --------------------------------------------------------------------------------------------------- */
+/* ---- the table ----------------------------------------------------------------------------------------- */
 
 struct options {
     const char *program, *kernels, *xv6;
@@ -150,8 +147,7 @@ static void run_rows(const struct options *options)
     }
 }
 
-/* ---- whole processes
- * --------------------------------------------------------------------------------------------- */
+/* ---- whole processes ----------------------------------------------------------------------------------- */
 
 static struct summary divide(struct summary summary, double by)
 {
@@ -179,7 +175,7 @@ static void run_start(const struct options *options)
 }
 
 static void run_footprint(const struct options *options, const char *name, const char *const *arguments,
-                          const char *until)
+                          const char *input, const char *until)
 {
     struct footprint footprint;
     struct summary ratio;
@@ -188,7 +184,7 @@ static void run_footprint(const struct options *options, const char *name, const
 
     if (!is_wanted(options, name))
         return;
-    if (!measure_footprint(options->program, arguments, until, &footprint, error, sizeof error)) {
+    if (!measure_footprint(options->program, arguments, input, until, &footprint, error, sizeof error)) {
         fail(name, error);
         return;
     }
@@ -199,14 +195,17 @@ static void run_footprint(const struct options *options, const char *name, const
 
 static void run_footprints(const struct options *options)
 {
+    struct uboot uboot;
     char spread[4096], kernel[4096], disk[4096], root[4096];
 
     snprintf(spread, sizeof spread, "%s/spread.elf", options->kernels);
     run_footprint(options, "memory beyond guest RAM, 16384 scattered pages",
-                  (const char *[]){spread, "-m", "128", NULL}, "!");
-    if (access(U_BOOT, R_OK) == 0)
+                  (const char *[]){spread, "-m", "128", NULL}, "", "!");
+    if (uboot_prepare(&uboot)) {
         run_footprint(options, "memory beyond guest RAM, U-Boot at its prompt",
-                      (const char *[]){U_BOOT, NULL}, "=> ");
+                      (const char *[]){uboot.kernel, "--load", uboot.load, NULL}, " ", "\n=> ");
+        uboot_clean_up(&uboot);
+    }
     if (options->xv6 == NULL)
         return;
     snprintf(kernel, sizeof kernel, "%s/kernel", options->xv6);
@@ -214,12 +213,11 @@ static void run_footprints(const struct options *options)
     snprintf(root, sizeof root, "%s/fs.img,snapshot", options->xv6);
     run_footprint(
         options, "memory beyond guest RAM, xv6 at its shell",
-        (const char *[]){kernel, "-m", "512", "--holes", "patch", "--drive", disk, "--drive", root, NULL},
+        (const char *[]){kernel, "-m", "512", "--holes", "patch", "--drive", disk, "--drive", root, NULL}, "",
         "$ ");
 }
 
-/* ---- the program
- * ------------------------------------------------------------------------------------------------- */
+/* ---- the program --------------------------------------------------------------------------------------- */
 
 /* One core for all: the two sides of a row see the same caches, the same clock speed and the same neighbours.
  */

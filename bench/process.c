@@ -20,8 +20,6 @@
 #define ARGUMENTS_MAX 16
 #define BOOT_TIMEOUT  "60" /* seconds */
 
-extern char **environ;
-
 struct process {
     pid_t pid;
     int input, output; /* pipes to its standard input and from its standard output */
@@ -146,8 +144,8 @@ static bool read_status(pid_t pid, struct footprint *footprint)
     return n_found == sizeof fields / sizeof fields[0];
 }
 
-bool measure_footprint(const char *program, const char *const *arguments, const char *until,
-                       struct footprint *footprint, char *error, unsigned error_size)
+bool measure_footprint(const char *program, const char *const *arguments, const char *input,
+                       const char *until, struct footprint *footprint, char *error, unsigned error_size)
 {
     struct process process;
     struct rusage usage;
@@ -157,7 +155,8 @@ bool measure_footprint(const char *program, const char *const *arguments, const 
         snprintf(error, error_size, "%s cannot be started", program);
         return false;
     }
-    ok = wait_for_text(&process, until) && read_status(process.pid, footprint);
+    ok = write(process.input, input, strlen(input)) == (ssize_t)strlen(input) &&
+         wait_for_text(&process, until) && read_status(process.pid, footprint);
     if (!ok)
         snprintf(error, error_size, "the guest did not get as far as \"%s\"", until);
     kill(process.pid, SIGTERM);

@@ -252,8 +252,7 @@ START_TEST(test_segment_base_and_limit)
 }
 END_TEST
 
-/* ---- the lowest 64 KiB, which no ordinary user may map on the host ---------------------------------------
- */
+/* ---- the lowest 64 KiB, which no ordinary user may map on the host ------------------------------------- */
 
 static uint32_t window_bias(void)
 {
@@ -363,7 +362,7 @@ START_TEST(test_guest_flags_do_not_reach_us)
 }
 END_TEST
 
-/* ---- 16-bit stacks, which IRETQ cannot enter ---- */
+/* ---- 16-bit stacks, which IRETQ cannot enter ----------------------------------------------------------- */
 
 #define STACK_64K  ((struct segment){.selector = 0x18, .base = DATA_GPA, .limit = 0xffff, .attributes = 0x93})
 #define XMM0       160 /* in the FXSAVE image */
