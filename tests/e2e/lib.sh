@@ -4,9 +4,9 @@
 #     ring3 0 run --clock virtual "$GUESTS/tour.elf" && check "the tour comes to its end" grep -q "the end" out
 #     finish
 #
-# A test is named checks: `check NAME COMMAND`, `ok NAME` or `fail NAME WHY`. It gets RING3, the program, and GUESTS, the folder of the
-# guests' images, in its environment. The program always runs as an unprivileged user, in $tmp as its own folder; $tmp
-# stays behind when a check fails, and the command to repeat is printed.
+# A test is named checks: `check NAME COMMAND`, `ok NAME` or `fail NAME WHY`. It gets RING3, the program, and GUESTS,
+# the folder of the guests' images, in its environment. The program always runs as an unprivileged user, in $tmp as its
+# own folder; $tmp stays behind when a check fails, and the command to repeat is printed.
 # shellcheck shell=bash
 set -uo pipefail
 
@@ -20,7 +20,7 @@ fi
 RING3=$(realpath "$RING3")
 GUESTS=$(realpath "$GUESTS")
 
-tmp=$(mktemp -d)
+tmp=$(mktemp -d -t ring3-XXXXXXXX)
 failed=0
 repeat=() # the last command, for whoever has to repeat it
 
