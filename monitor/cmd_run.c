@@ -4,6 +4,7 @@
  */
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "monitor/commands.h"
@@ -31,6 +32,8 @@ static bool create_machine(struct run *run, const struct engine *engine)
     struct vm_config config = {0};
 
     console_configure(&run->console, &config);
+    if (run->session.options.trace != NULL && strcmp(run->session.options.trace, "-") == 0)
+        console_quote(&run->console);
     if (!session_create_machine(&run->session, engine, &config))
         return false;
     console_attach(&run->console, &run->session.vm.attention);

@@ -10,9 +10,9 @@
 #include <unistd.h>
 
 #include "monitor/commands.h"
+#include "monitor/console.h"
 #include "monitor/file.h"
 #include "monitor/requests.h"
-#include "monitor/screen_lines.h"
 #include "monitor/session.h"
 #include "monitor/step_commands.h"
 #include "monitor/step_input.h"
@@ -32,9 +32,7 @@ struct step {
     struct step_session commands;
     struct step_input input;
     struct file_bytes file[STEP_MAX_SOURCES];
-    struct screen_lines screen;
-    bool has_serial;   /* the guest wrote to the serial port or to port 0xE9: its screen is not shown */
-    bool is_line_open; /* the last byte that the guest wrote was no newline */
+    struct console console; /* the guest's, for output */
 };
 
 /* For the handler of SIGINT, which gets no argument. */
@@ -101,44 +99,17 @@ static const struct command_line step_line = {
 /* ---- the guest's surroundings ----------------------------------------------------------------------------
  */
 
-static void write_guest_text(void *opaque, const char *text, size_t n)
-{
-    struct step *step = opaque;
-
-    if (n == 0 || step->options.run.console == CONSOLE_NONE)
-        return;
-    fwrite(text, 1, n, stdout);
-    fflush(stdout);
-    step->is_line_open = text[n - 1] != '\n';
-}
-
-static void console_write(void *opaque, const void *bytes, size_t n)
-{
-    struct step *step = opaque;
-
-    step->has_serial = true;
-    write_guest_text(step, bytes, n);
-}
-
-static void console_screen(void *opaque, const struct screen *screen)
-{
-    struct step *step = opaque;
-
-    if (!step->has_serial)
-        screen_lines_update(&step->screen, screen);
-}
-
 /* Nobody types; but a halted guest waits here, until a signal or its timer. */
 static size_t console_read(void *opaque, uint8_t *bytes, size_t n, uint64_t timeout_ns)
 {
-    struct step *step = opaque;
+    struct console *console = opaque;
     struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / 1000000000u),
                                .tv_nsec = (long)(timeout_ns % 1000000000u)};
     sigset_t old;
 
     (void)bytes;
-    if (!step->has_serial)
-        screen_lines_pause(&step->screen);
+    if (!console->has_serial)
+        screen_lines_pause(&console->screen);
     if (timeout_ns != 0) {
         requests_block(&old);
         if (!requests_is_stop_wanted() && !stepper_to_interrupt->is_interrupted)
@@ -150,12 +121,13 @@ static size_t console_read(void *opaque, uint8_t *bytes, size_t n, uint64_t time
 
 static void console_poll(void *opaque, struct vm *vm)
 {
-    (void)opaque;
+    const struct console *console = opaque;
+
     if (requests_stop_signal() != 0)
         vm_stop(vm, STOP_SIGNAL, "stopped by SIG%s", sigabbrev_np(requests_stop_signal()));
     else if (requests_is_timed_out())
         vm_stop(vm, STOP_TIMEOUT, "the time given by --timeout is over");
-    else if (ferror(stdout))
+    else if (console->write_errno != 0 || ferror(stdout))
         vm_stop(vm, STOP_HOST, "standard output cannot be written");
 }
 
@@ -206,20 +178,20 @@ static bool read_sources(struct step *step)
 static bool prepare(struct step *step, const struct engine *engine)
 {
     struct session *session = &step->session;
-    struct vm_config config = {.console = step,
-                               .console_write = console_write,
-                               .console_screen = console_screen,
-                               .console_read = console_read,
-                               .poll = console_poll};
+    struct vm_config config = {0};
 
     fail_set_cleanup(session_flush);
-    screen_lines_init(&step->screen, write_guest_text, step);
+    console_init(&step->console, step->options.run.console == CONSOLE_STDIO);
+    console_configure(&step->console, &config);
+    config.console_read = console_read;
+    config.poll = console_poll;
     if (!read_sources(step) || !session_open_kernel(session) ||
         !session_create_machine(session, engine, &config) || !session_open_observers(session))
         return false;
     stepper_init(&step->commands.stepper, &session->vm);
     vm_observe(&session->vm, step_observe, &step->commands);
     step->commands.out = stdout;
+    console_attach(&step->console, &session->vm.attention);
     catch_signals(step);
     step_input_open(&step->input);
     return signals_close_sandbox(session->error, sizeof session->error);
@@ -248,9 +220,10 @@ static int converse(struct step *step)
         bool is_typed;
         enum step_read read;
 
-        if (step->is_line_open)
+        if (step->console.is_line_open)
             putchar('\n');
-        step->is_line_open = false;
+        step->console.is_line_open = false;
+        step->console.is_quoted = step->commands.traces;
         fflush(stdout);
         read = step_input_next(&step->input, &line, &is_typed);
         if (read == STEP_READ_END)
@@ -302,8 +275,8 @@ int step_main(int argc, char **argv)
         status = EXIT_STATUS_USAGE;
         break;
     }
-    if (step->session.has_vm && !step->has_serial)
-        screen_lines_end(&step->screen);
+    if (step->session.has_vm)
+        console_close(&step->console);
     step_input_close(&step->input);
     status = session_close(&step->session, status);
     for (unsigned i = 0; i < STEP_MAX_SOURCES; i++)

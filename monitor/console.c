@@ -274,10 +274,15 @@ static void console_poll(void *opaque, struct vm *vm)
 
 /* ---- life ---------------------------------------------------------------------------------------------- */
 
-bool console_open(struct console *console, bool uses_stdio, char *error, size_t error_size)
+void console_init(struct console *console, bool uses_stdio)
 {
     *console = (struct console){.uses_stdio = uses_stdio};
     screen_lines_init(&console->screen, emit_screen_text, console);
+}
+
+bool console_open(struct console *console, bool uses_stdio, char *error, size_t error_size)
+{
+    console_init(console, uses_stdio);
     if (!uses_stdio)
         return true;
     if (!terminal_make_raw(error, error_size))

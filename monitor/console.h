@@ -32,6 +32,8 @@ struct console {
     struct screen_lines screen;
 };
 
+/* For output alone: the terminal stays as it is. */
+void console_init(struct console *console, bool uses_stdio);
 /* Raw terminal, if standard input is one and uses_stdio. false: one line in `error`. */
 bool console_open(struct console *console, bool uses_stdio, char *error, size_t error_size);
 /* Guest output is shown as whole lines behind a mark, so that it can stand between the lines of a readable
