@@ -190,10 +190,23 @@ static bool alarm_matches(uint8_t alarm, uint8_t time)
     return (alarm & ALARM_DONT_CARE) == ALARM_DONT_CARE || alarm == time;
 }
 
+/* Is there a minute of the hour, or a second of the minute, that the alarm register names? */
+static bool alarm_is_possible(const struct mc146818 *rtc, uint8_t alarm)
+{
+    for (unsigned i = 0; i < 60; i++)
+        if (alarm_matches(alarm, rtc_encode(rtc, i)))
+            return true;
+    return false;
+}
+
 /* The first second of the day from `from` on that the alarm registers name, -1: none. Registers are compared
- * as they are, as the chip does, so a value that is no time never matches. */
+ * as they are, as the chip does, so a value that is no time never matches; that is seen first, since a guest
+ * can make this search run at every access, and a whole day is long. */
 static int32_t rtc_alarm_second(const struct mc146818 *rtc, uint32_t from)
 {
+    if (!alarm_is_possible(rtc, rtc->ram[RTC_MINUTES_ALARM]) ||
+        !alarm_is_possible(rtc, rtc->ram[RTC_SECONDS_ALARM]))
+        return -1;
     for (uint32_t hour = from / 3600; hour < 24; hour++) {
         if (!alarm_matches(rtc->ram[RTC_HOURS_ALARM], rtc_encode_hours(rtc, hour)))
             continue;
