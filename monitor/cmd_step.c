@@ -85,7 +85,8 @@ static const struct command_line step_line = {
     .summary =
         "Runs KERNEL, or the embedded tour guest, by commands: to the next instruction, the next trap, a\n"
         "place. They come from -x, --commands, and then from standard input if that is a terminal, or if\n"
-        "there are no others. `help` lists them. The guest writes to standard output and gets no input.",
+        "there are no others. `help` lists them. What the guest prints is shown as lines behind a bar; it\n"
+        "gets no input.",
     .epilogue = "exit status:\n"
                 "  0  the session ended, by quit or for want of more commands\n"
                 "  1  the host or the monitor failed\n"
@@ -182,6 +183,7 @@ static bool prepare(struct step *step, const struct engine *engine)
 
     fail_set_cleanup(session_flush);
     console_init(&step->console, step->options.run.console == CONSOLE_STDIO);
+    console_quote(&step->console); /* between the stepper's own lines */
     console_configure(&step->console, &config);
     config.console_read = console_read;
     config.poll = console_poll;
@@ -220,10 +222,6 @@ static int converse(struct step *step)
         bool is_typed;
         enum step_read read;
 
-        if (step->console.is_line_open)
-            putchar('\n');
-        step->console.is_line_open = false;
-        step->console.is_quoted = step->commands.traces;
         fflush(stdout);
         read = step_input_next(&step->input, &line, &is_typed);
         if (read == STEP_READ_END)
