@@ -41,12 +41,21 @@ static bool wait_for_output(void)
     return ok && !requests_is_stop_wanted();
 }
 
-/* When the run is to end and the reader keeps us waiting, the rest is lost. */
+/* The run is to end, and a write now would wait for the reader. */
+static bool must_give_up(void)
+{
+    struct pollfd output = {.fd = STDOUT_FILENO, .events = POLLOUT};
+
+    return requests_is_stop_wanted() && poll(&output, 1, 0) == 0;
+}
+
+/* When the run is to end and the reader keeps us waiting, the rest is lost: the guest may have thousands of
+ * bytes more in the same instruction. */
 static void write_out(struct console *console, const void *bytes, size_t n)
 {
     const uint8_t *next = bytes, *end = next + n;
 
-    while (next < end && console->write_errno == 0) {
+    while (next < end && console->write_errno == 0 && !must_give_up()) {
         ssize_t written = write(STDOUT_FILENO, next, (size_t)(end - next));
 
         if (written > 0)

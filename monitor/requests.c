@@ -15,16 +15,33 @@ static const int caught[] = {SIGTERM, SIGINT, SIGHUP, SIGQUIT, SIGALRM, SIGCONT}
 
 #define N_CAUGHT (sizeof caught / sizeof caught[0])
 
+/* A signal that arrives just before a write blocks on a full pipe does not interrupt it. So once the run is
+ * to end SIGALRM comes again and again. */
+#define NAG_US 20000
+
+static void set_alarm(struct timeval first)
+{
+    struct itimerval timer = {.it_interval = {.tv_usec = NAG_US}, .it_value = first};
+
+    if (setitimer(ITIMER_REAL, &timer, NULL) != 0)
+        die("setitimer: %s", strerror(errno));
+}
+
 static void on_signal(int signo)
 {
-    if (signo == SIGALRM)
-        timed_out = 1;
-    else if (signo == SIGCONT)
+    int saved_errno = errno;
+
+    if (signo == SIGCONT) {
         continued = 1;
-    else if (stop_signal == 0)
+    } else if (signo == SIGALRM) {
+        timed_out = stop_signal == 0;
+    } else if (stop_signal == 0) {
         stop_signal = signo;
+        set_alarm((struct timeval){.tv_usec = NAG_US});
+    }
     if (attention_word != NULL)
         *attention_word = 1;
+    errno = saved_errno;
 }
 
 static void set_handler(int signo, void (*handler)(int))
@@ -52,18 +69,20 @@ void requests_catch(volatile int *attention)
 
 void requests_release(void)
 {
+    struct itimerval off = {0};
+
     attention_word = NULL;
+    setitimer(ITIMER_REAL, &off, NULL);
 }
 
 void requests_start_timeout(uint64_t ns)
 {
-    struct itimerval timer = {.it_value = {.tv_sec = (time_t)(ns / 1000000000u),
-                                           .tv_usec = (suseconds_t)(ns % 1000000000u / 1000u)}};
+    struct timeval first = {.tv_sec = (time_t)(ns / 1000000000u),
+                            .tv_usec = (suseconds_t)(ns % 1000000000u / 1000u)};
 
-    if (timer.it_value.tv_sec == 0 && timer.it_value.tv_usec == 0)
-        timer.it_value.tv_usec = 1;
-    if (setitimer(ITIMER_REAL, &timer, NULL) != 0)
-        die("setitimer: %s", strerror(errno));
+    if (first.tv_sec == 0 && first.tv_usec == 0)
+        first.tv_usec = 1;
+    set_alarm(first);
 }
 
 int requests_stop_signal(void)

@@ -12,6 +12,8 @@ import harness
 
 # Prints for ever. Its traps fill a trace as well.
 CHATTER = harness.print_bytes("chatter\n") + b"\xeb" + bytes([256 - 8 * 11 - 2])
+# mov $0x3f8,%edx; mov $-1,%ecx; mov $0x100000,%esi; rep outsb: thousands of bytes in one exit
+TORRENT = b"\xba\xf8\x03\x00\x00\xb9\xff\xff\xff\xff\xbe\x00\x00\x10\x00\xf3\x6e"
 TINY_DISK = 300_000  # bytes: more than the trace's buffer
 
 
@@ -72,13 +74,20 @@ class Output(harness.Test):
 
     def test_reader_that_never_reads(self):
         """A full pipe stops the guest, not the monitor: it can still be ended."""
-        for options in ([], ["--console", "none", "--trace", "-"]):
-            with self.subTest(options=options):
-                process = self.start_ring3("run", *options, self.kernel, stdin=subprocess.DEVNULL,
+        torrent = self.put("torrent.elf", harness.elf(TORRENT))
+        for kernel, options in ((self.kernel, []), (self.kernel, ["--console", "none", "--trace", "-"]), (torrent, [])):
+            with self.subTest(kernel=kernel, options=options):
+                process = self.start_ring3("run", *options, kernel, stdin=subprocess.DEVNULL,
                                            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
                 self.wait_until(lambda: self.is_full(process), "the pipe is full")
                 process.send_signal(signal.SIGTERM)
                 self.assertEqual(process.wait(timeout=harness.PATIENCE), -signal.SIGTERM)
+
+    def test_timeout_while_the_reader_never_reads(self):
+        torrent = self.put("torrent.elf", harness.elf(TORRENT))
+        process = self.start_ring3("run", "--timeout", "0.5", torrent, stdin=subprocess.DEVNULL,
+                                   stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        self.assertEqual(process.wait(timeout=harness.PATIENCE), 4)
 
     @staticmethod
     def is_full(process):
