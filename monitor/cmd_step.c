@@ -217,7 +217,8 @@ static bool fail_command(struct step *step, bool is_typed)
 static int converse(struct step *step)
 {
     step_print_here(&step->session.vm, stdout);
-    while (!step->commands.is_over && !requests_is_stop_wanted()) {
+    while (!step->commands.is_over && !requests_is_stop_wanted() &&
+           step->session.vm.stop_reason != STOP_HOST) {
         const char *line;
         bool is_typed;
         enum step_read read;
@@ -233,7 +234,10 @@ static int converse(struct step *step)
     }
     if (requests_is_timed_out())
         return EXIT_STATUS_TIMEOUT;
-    return step->session.vm.stop_reason == STOP_HOST ? EXIT_STATUS_HOST : EXIT_STATUS_OK;
+    if (step->session.vm.stop_reason != STOP_HOST)
+        return EXIT_STATUS_OK;
+    fprintf(stderr, "ring3: %s\n", step->session.vm.stop_text);
+    return EXIT_STATUS_HOST;
 }
 
 static int execute(struct step *step)

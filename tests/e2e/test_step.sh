@@ -159,5 +159,9 @@ check "--commands: a file that is not there" grep -q '^ring3: nofile: cannot be 
 ring3 1 step nofile
 check "a kernel that is not there" grep -q '^ring3: nofile: cannot be opened' err
 ring3 2 step --bogus
+unprivileged "$RING3" step -x continue -x "step 5" >/dev/full 2>err
+status=$?
+check "a full disk behind standard output" [ $status = 1 ]
+check "a full disk: told" grep -q '^ring3: standard output cannot be written' err
 ring3 4 step --timeout 0.5 -x "step 1000000000" "$GUESTS/mmio.elf" && check "--timeout" has '^the machine has stopped: the time'
 finish
