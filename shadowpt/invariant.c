@@ -11,14 +11,12 @@
  */
 #include "shadowpt/space.h"
 
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #define CHECKS_PER_FULL_CHECK 1024u
 #define WINDOW_BYTES          (UINT64_C(1) << 32)
@@ -46,14 +44,14 @@ void invariant_open(struct shadow *shadow)
 
     if (fstat(shadow->memory->fd, &status) == 0)
         shadow->memory_inode = status.st_ino;
-    shadow->maps_fd = open("/proc/self/maps", O_RDONLY | O_CLOEXEC);
+    shadow->maps = fopen("/proc/self/maps", "re");
 }
 
 void invariant_close(struct shadow *shadow)
 {
-    if (shadow->maps_fd >= 0)
-        close(shadow->maps_fd);
-    shadow->maps_fd = -1;
+    if (shadow->maps != NULL)
+        fclose(shadow->maps);
+    shadow->maps = NULL;
 }
 
 void invariant_log(struct shadow *shadow, uint32_t first, uint32_t n)
@@ -232,24 +230,23 @@ static bool parse_host_mapping(const char *line, struct host_mapping *mapping)
 
 static bool check_host(const struct shadow *shadow, const struct report *report)
 {
-    FILE *maps = shadow->maps_fd < 0 ? NULL : fdopen(dup(shadow->maps_fd), "r");
     uint64_t base = shadow->config.window.base;
     uint64_t n_found = 0;
     char *line = NULL;
     size_t size = 0;
     bool is_right = true;
 
-    if (maps == NULL)
+    if (shadow->maps == NULL)
         return true; /* no list, nothing to compare */
-    rewind(maps);
-    while (is_right && getline(&line, &size, maps) > 0) {
+    fflush(shadow->maps); /* forgets what was read before */
+    rewind(shadow->maps);
+    while (is_right && getline(&line, &size, shadow->maps) > 0) {
         struct host_mapping mapping;
 
         if (parse_host_mapping(line, &mapping) && mapping.end > base && mapping.first < base + WINDOW_BYTES)
             is_right = check_host_mapping(shadow, report, &mapping, &n_found);
     }
     free(line);
-    fclose(maps);
     if (is_right && n_found != shadow->stats.mappings)
         return fails(report, "the host maps %" PRIu64 " pages, noted are %" PRIu64, n_found,
                      shadow->stats.mappings);

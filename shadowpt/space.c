@@ -54,7 +54,6 @@ struct shadow *shadow_create(const struct shadow_config *config, char *error, si
     shadow->directory = RPN_NONE;
     shadow->limit_page = WINDOW_PAGES;
     shadow->uffd = -1;
-    shadow->maps_fd = -1;
     shadow->spte = reserve_array(WINDOW_PAGES, sizeof *shadow->spte);
     shadow->rmap_next = reserve_array(WINDOW_PAGES, sizeof *shadow->rmap_next);
     shadow->rmap_prev = reserve_array(WINDOW_PAGES, sizeof *shadow->rmap_prev);

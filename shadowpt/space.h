@@ -21,6 +21,8 @@
 #ifndef RING3_SHADOWPT_SPACE_H
 #define RING3_SHADOWPT_SPACE_H
 
+#include <stdio.h>
+
 #include "shadowpt/shadowpt.h"
 
 #define WINDOW_PAGES  (1u << 20)
@@ -110,7 +112,7 @@ struct shadow {
     int uffd; /* -1: write protection is by mprotect */
 
     /* debug option (invariant.c) */
-    int maps_fd;
+    FILE *maps; /* NULL: not checked */
     uint64_t memory_inode;
     unsigned n_checks;
     unsigned n_changes; /* > CHANGE_LOG: too many, check everything */
