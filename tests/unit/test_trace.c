@@ -323,26 +323,37 @@ START_TEST(full_device)
 }
 END_TEST
 
-/* A file that can only grow so far: what is there at the end is whole records. */
-START_TEST(full_disk)
+/* Files can only grow so far, Check's own included: no assertion may stand before the limit is lifted again.
+ */
+static void limit_files(rlim_t size)
 {
-    struct rlimit limit = {.rlim_cur = 1000, .rlim_max = RLIM_INFINITY};
-    struct trace *trace;
-    size_t size;
-    char *text;
+    struct rlimit limit = {.rlim_cur = size, .rlim_max = RLIM_INFINITY};
 
     signal(SIGXFSZ, SIG_IGN);
-    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
-    trace = open_trace(event_path);
+    if (setrlimit(RLIMIT_FSIZE, &limit) != 0)
+        abort();
+}
+
+/* What is there at the end is whole records. */
+START_TEST(full_disk)
+{
+    struct trace *trace = open_trace(event_path);
+    size_t size;
+    char *text;
+    bool is_whole;
+
     for (unsigned n = 1; n <= 20; n++) {
         event_make(n, "\xfa", 1);
         event_show();
     }
+    limit_files(1000);
     trace_flush(trace);
+    is_whole = trace_close(trace, error, sizeof error);
+    limit_files(RLIM_INFINITY);
     ck_assert_int_eq(event_vm.stop_reason, STOP_HOST);
     ck_assert_str_eq(event_vm.stop_text + strlen(event_vm.stop_text) - strlen("File too large"),
                      "File too large");
-    ck_assert(!trace_close(trace, error, sizeof error));
+    ck_assert(!is_whole);
     text = event_read_file(event_path, &size);
     ck_assert_uint_gt(size, 700); /* as much as fits */
     ck_assert_uint_le(size, 1000);
@@ -354,14 +365,14 @@ END_TEST
 /* Not even the header fits. */
 START_TEST(full_disk_at_once)
 {
-    struct rlimit limit = {.rlim_cur = 10, .rlim_max = RLIM_INFINITY};
-    struct trace *trace;
+    struct trace *trace = open_trace(event_path);
     size_t size;
+    bool is_whole;
 
-    signal(SIGXFSZ, SIG_IGN);
-    ck_assert_int_eq(setrlimit(RLIMIT_FSIZE, &limit), 0);
-    trace = open_trace(event_path);
-    ck_assert(!trace_close(trace, error, sizeof error));
+    limit_files(10);
+    is_whole = trace_close(trace, error, sizeof error);
+    limit_files(RLIM_INFINITY);
+    ck_assert(!is_whole);
     free(event_read_file(event_path, &size));
     ck_assert_uint_eq(size, 0);
 }
