@@ -21,7 +21,7 @@ run_ctest() { # PRESET ctest-options...
     local preset=$1
     shift
     [ "$(id -u)" = 0 ] && chown -R 65534:65534 "$top/build/$preset"
-    unprivileged ctest --test-dir "$top/build/$preset" --output-on-failure "$@"
+    unprivileged ctest --test-dir "$top/build/$preset" --output-on-failure --parallel "$(nproc)" "$@"
 }
 
 if [ $# = 0 ]; then
