@@ -237,7 +237,7 @@ static bool check_host(const struct shadow *shadow, const struct report *report)
     bool is_right = true;
 
     if (shadow->maps == NULL)
-        return true; /* no list, nothing to compare */
+        return true;      /* no list, nothing to compare */
     fflush(shadow->maps); /* forgets what was read before */
     rewind(shadow->maps);
     while (is_right && getline(&line, &size, shadow->maps) > 0) {
