@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """Output that cannot be written: the run ends with status 1 and one line that says so, the machine does not go on
 unseen, and what was written before is readable. The same for a run that is killed."""
+import collections
 import functools
 import json
 import os
@@ -159,10 +160,22 @@ class Output(harness.Test):
     # ---- statistics --------------------------------------------------------------------------------------
 
     def test_statistics(self):
-        self.run_ring3("run", "--stats", "stats")
+        """They count what the trace of the same run lists."""
+        self.run_ring3("run", "--clock", "virtual", "--stats", "stats", "--trace", "trace", self.guest("interrupts"),
+                       status=1)
         stats = json.loads(self.get("stats"))
-        self.assertIsInstance(stats, dict)
-        self.assertTrue(stats)
+        events = self.read_trace("trace")[1:-1]
+        exits = collections.Counter(event["exit"] for event in events if event["exit"] != "none")
+        self.assertEqual({reason: row["count"] for reason, row in stats["exits"].items()}, exits)
+        self.assertEqual(stats["dispositions"], collections.Counter(event["act"] for event in events))
+        self.assertEqual(stats["instructions"]["STI"]["count"], sum(event.get("insn") == "sti" for event in events))
+        injected = collections.Counter(str(int(note.split()[-1], 16)) for event in events for note in event["notes"]
+                                       if note.startswith(("inject external", "inject nmi", "inject software")))
+        self.assertEqual(stats["injected_interrupts"], injected)
+        for row in stats["exits"].values():
+            self.assertLessEqual(row["min_ns"], row["p50_ns"])
+            self.assertLessEqual(row["p50_ns"], row["p99_ns"])
+            self.assertLessEqual(row["min_ns"] * row["count"], row["total_ns"])
 
     def test_statistics_on_a_full_disk(self):
         _, err = self.run_ring3("run", "--stats", "/dev/full", status=1)
