@@ -46,20 +46,27 @@ static enum outcome fetch_slowly(struct vm *vm, struct insn *insn, bool *is_patc
     struct walk walk;
     struct fault fault;
     gva_t linear = vcpu->segment[SEG_CS].base + vcpu->eip;
+    unsigned kind = ACCESS_FETCH | (vcpu->cpl == 3 ? ACCESS_USER : 0);
 
     *is_patched = false;
     if (outcome != OUTCOME_DONE || vm->patches == NULL || insn->bytes[0] != PATCH_BYTE)
         return outcome;
-    if (!guest_walk(&vm->memory, vcpu, linear, ACCESS_FETCH | (vcpu->cpl == 3 ? ACCESS_USER : 0), true, &walk,
-                    &fault) ||
+    if (!guest_walk(&vm->memory, vcpu, linear, kind, true, &walk, &fault) ||
         !patch_find(vm->patches, &vm->memory, walk.gpa, &original))
         return outcome;
     size_t n = vm_peek(vm, linear, bytes, sizeof bytes);
 
     bytes[0] = original;
-    if (decode_insn(bytes, n, vcpu_code_size(vcpu), insn) != DECODE_OK)
-        return vcpu_raise(
-            vcpu, EXCEPTION_UD); /* it was whole when it was patched; the guest has cut its page off */
+    switch (decode_insn(bytes, n, vcpu_code_size(vcpu), insn)) {
+    case DECODE_OK:
+        break;
+    case DECODE_TRUNCATED: /* its second page is not there: the fault that its fetch would have raised */
+        if (!guest_walk(&vm->memory, vcpu, linear + (gva_t)n, kind, false, &walk, &vcpu->fault))
+            return OUTCOME_FAULT;
+        return vcpu_raise_error(vcpu, EXCEPTION_GP, 0); /* there, but not memory to fetch from */
+    default:
+        return vcpu_raise(vcpu, EXCEPTION_UD); /* whole when it was patched; the guest changed its tail */
+    }
     *is_patched = true;
     return OUTCOME_DONE;
 }

@@ -226,7 +226,7 @@ struct vm {
 
     enum stop_reason stop_reason;
     uint32_t stop_value; /* isa-debug-exit */
-    char stop_text[512];
+    char stop_text[1024];
 
     /* Set from asynchronous signal handlers; read by the run loop and the engine's last check before the
      * guest. */

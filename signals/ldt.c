@@ -20,6 +20,7 @@
 #define CONTENTS_DATA      0
 #define CONTENTS_DOWN      1
 #define CONTENTS_CODE      2
+#define HOST_ATTRIBUTES    (SEGMENT_P | SEGMENT_S | SEGMENT_DPL | SEGMENT_ACCESSED)
 #define LARGEST_BYTE_LIMIT 0xfffffu /* 20 bits */
 
 static bool descriptor_equal(const struct ldt_descriptor *a, const struct ldt_descriptor *b)
@@ -84,6 +85,18 @@ const struct ldt_descriptor *ldt_find(const struct ldt *ldt, uint16_t selector)
     if ((selector & SELECTOR_TI) == 0 || index >= LDT_MAX_ENTRIES || ldt->entry[index].last_use == 0)
         return NULL;
     return &ldt->entry[index].descriptor;
+}
+
+struct segment ldt_segment(const struct ldt_descriptor *descriptor)
+{
+    return (struct segment){
+        .base = descriptor->base,
+        .limit = descriptor->is_paged ? descriptor->limit << PAGE_SHIFT | PAGE_MASK : descriptor->limit,
+        .attributes =
+            (uint16_t)(HOST_ATTRIBUTES | (descriptor->is_code ? SEGMENT_CODE : 0) |
+                       (descriptor->is_down ? SEGMENT_DOWN : 0) |
+                       (descriptor->is_restricted ? 0 : SEGMENT_WRITABLE) |
+                       (descriptor->is_32bit ? SEGMENT_DB : 0) | (descriptor->is_paged ? SEGMENT_G : 0))};
 }
 
 /* No offset at all is valid: an expand-down segment whose limit is the last offset. (Code has no such form;

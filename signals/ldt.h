@@ -33,6 +33,8 @@ uint16_t ldt_load(struct ldt *ldt, const struct ldt_descriptor *descriptor, bool
 /* The descriptor behind a host selector of ours, or NULL. */
 const struct ldt_descriptor *ldt_find(const struct ldt *ldt, uint16_t selector);
 
+/* What a segment register holds after loading a descriptor of ours, with the host's base; no selector. */
+struct segment ldt_segment(const struct ldt_descriptor *descriptor);
 /* The mirror of a guest segment: shifted by `bias`, and for the user view cut off below `reach` (1<<32: no
  * cut), rounded down to what a descriptor can say. What is cut off faults, and the emulator decides. */
 void ldt_mirror(const struct segment *segment, uint32_t bias, uint64_t reach,

@@ -5,8 +5,6 @@
 #include "signals/mirror.h"
 
 /* S and DPL 3, as every descriptor that ring 3 can load. */
-#define HOST_ATTRIBUTES (SEGMENT_P | SEGMENT_S | SEGMENT_DPL | SEGMENT_ACCESSED)
-
 static bool segment_equal(const struct segment *a, const struct segment *b)
 {
     return a->base == b->base && a->limit == b->limit && a->attributes == b->attributes &&
@@ -61,18 +59,6 @@ void mirror_load(struct mirror *mirror, const struct vcpu *vcpu, uint64_t reach,
     mirror->is_valid = true;
 }
 
-static struct segment segment_of_descriptor(const struct ldt_descriptor *descriptor)
-{
-    return (struct segment){
-        .base = descriptor->base,
-        .limit = descriptor->is_paged ? descriptor->limit << PAGE_SHIFT | PAGE_MASK : descriptor->limit,
-        .attributes =
-            (uint16_t)(HOST_ATTRIBUTES | (descriptor->is_code ? SEGMENT_CODE : 0) |
-                       (descriptor->is_down ? SEGMENT_DOWN : 0) |
-                       (descriptor->is_restricted ? 0 : SEGMENT_WRITABLE) |
-                       (descriptor->is_32bit ? SEGMENT_DB : 0) | (descriptor->is_paged ? SEGMENT_G : 0))};
-}
-
 void mirror_describe(const struct mirror *mirror, const struct vcpu *vcpu, uint64_t reach,
                      struct real_registers *real)
 {
@@ -83,7 +69,7 @@ void mirror_describe(const struct mirror *mirror, const struct vcpu *vcpu, uint6
         real->is_loaded[i] = mirror->is_valid && mirror->reach == reach &&
                              segment_equal(&mirror->mirrored[i], &vcpu->segment[i]);
         if (make_descriptor(mirror, &vcpu->segment[i], i, reach, &descriptor))
-            real->segment[i] = segment_of_descriptor(&descriptor);
+            real->segment[i] = ldt_segment(&descriptor);
         if (real->is_loaded[i])
             real->segment[i].selector = mirror->selector[i];
     }

@@ -29,13 +29,9 @@ static void follow_host(struct vm *vm, const struct ldt *ldt, uint32_t bias, enu
     struct segment segment = {.selector = selector};
 
     if (mirror != NULL) {
-        segment.base = mirror->base - bias;
-        segment.limit = mirror->is_paged ? mirror->limit << PAGE_SHIFT | PAGE_MASK : mirror->limit;
-        segment.attributes =
-            (uint16_t)(SEGMENT_P | SEGMENT_S | SEGMENT_DPL | SEGMENT_ACCESSED |
-                       (mirror->is_code ? SEGMENT_CODE : 0) | (mirror->is_down ? SEGMENT_DOWN : 0) |
-                       (mirror->is_restricted ? 0 : SEGMENT_WRITABLE) | (mirror->is_32bit ? SEGMENT_DB : 0) |
-                       (mirror->is_paged ? SEGMENT_G : 0));
+        segment = ldt_segment(mirror);
+        segment.selector = selector;
+        segment.base -= bias;
     } else if (host == (HOST_CS_COMPAT & ~SELECTOR_RPL) || host == (HOST_DS & ~SELECTOR_RPL)) {
         segment.base = 0u - bias;
         segment.limit = UINT32_MAX;
