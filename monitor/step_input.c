@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <histedit.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -43,27 +44,41 @@ static char *prompt(EditLine *edit)
     return text;
 }
 
+/* Waits for input or a signal; one that came before the wait ends it as well. */
+static void wait_for_input(void)
+{
+    struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
+    sigset_t old;
+
+    requests_block(&old);
+    if (!is_interrupted && !requests_is_stop_wanted())
+        ppoll(&input, 1, NULL, &old);
+    sigprocmask(SIG_SETMASK, &old, NULL);
+}
+
 /* libedit's way to get a byte; 0: the end, -1: give the line up. */
 static int get_character(EditLine *edit, wchar_t *character)
 {
-    unsigned char byte;
-
     for (;;) {
-        ssize_t n = read(STDIN_FILENO, &byte, 1);
+        unsigned char byte;
+        ssize_t n;
 
-        if (n == 1 && byte >= 0x80)
-            continue; /* commands are ASCII */
-        if (n == 1)
-            *character = byte;
-        if (n >= 0)
-            return (int)n;
-        if (errno != EINTR || requests_is_stop_wanted())
+        wait_for_input();
+        if (requests_is_stop_wanted())
             return 0;
         if (is_interrupted)
             return -1;
         if (requests_take_continued()) { /* a shell had the terminal meanwhile */
             el_set(edit, EL_PREP_TERM, 1);
             el_set(edit, EL_REFRESH);
+            continue;
+        }
+        n = read(STDIN_FILENO, &byte, 1);
+        if (n == 0 || (n < 0 && errno != EINTR))
+            return 0;
+        if (n == 1 && byte < 0x80) { /* commands are ASCII */
+            *character = byte;
+            return 1;
         }
     }
 }

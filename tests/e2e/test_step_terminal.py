@@ -20,8 +20,15 @@ class StepTerminal(harness.Test):
 
     def start(self, *arguments):
         talk = harness.Conversation(self, "step", *arguments)
-        talk.expect(PROMPT)
+        self.prompt(talk)
         return talk
+
+    def prompt(self, talk):
+        """Waits for the prompt, and until the line can be edited: what is typed before is the terminal's to interpret.
+        Returns what came before."""
+        before = talk.expect(PROMPT)
+        self.wait_until(lambda: self.is_editing(talk), "the line to be edited")
+        return before
 
     def spin(self):
         return self.start("--clock", "host", self.put("kernel.elf", harness.elf(b"\x90\x90" + harness.SPIN)))
@@ -30,7 +37,7 @@ class StepTerminal(harness.Test):
         """Types a line; returns what came back before the next prompt."""
         talk.type(text + "\n")
         talk.expect("\n")
-        return talk.expect(PROMPT)
+        return self.prompt(talk)
 
     def test_history(self):
         talk = self.start(self.guest("tour"))
@@ -58,13 +65,13 @@ class StepTerminal(harness.Test):
             with self.subTest(halted=halted):
                 code = b"\xfb\xf4" + harness.SPIN if halted else harness.SPIN  # sti; hlt: for an interrupt
                 # A periodic timer, so that something can still end the halt: mov $0x34, %al; out %al, $0x43
-                kernel = self.put("kernel.elf", harness.elf(b"\xb0\x34\xe6\x43\xb0\xff\xe6\x40\xe6\x40" + code))
+                timer = b"\xb0\x34\xe6\x43\xb0\xff\xe6\x40\xe6\x40"
+                kernel = self.put("kernel.elf", harness.elf(timer + harness.print_bytes("here\n") + code))
                 talk = self.start("--clock", "host", kernel)
                 talk.type("continue\n")
-                talk.expect("continue\r\n")
-                self.wait_until(lambda talk=talk: not self.is_editing(talk), "the run")
+                talk.expect("| here")
                 talk.process.send_signal(signal.SIGINT)  # what Ctrl-C sends, where the terminal controls the session
-                self.assertIn("interrupted", talk.expect(PROMPT))
+                self.assertIn("interrupted", self.prompt(talk))
                 self.assertIn("virtual", self.enter(talk, "regs"))
                 talk.type("quit\n")
                 self.assertEqual(talk.finish(), 0)
@@ -78,7 +85,7 @@ class StepTerminal(harness.Test):
         talk.type("nonsense")
         talk.expect("nonsense")
         talk.process.send_signal(signal.SIGINT)  # what Ctrl-C sends, where the terminal controls the session
-        talk.expect(PROMPT)
+        self.prompt(talk)
         self.assertIn("=> ", self.enter(talk, "step"))
         talk.type("quit\n")
         self.assertEqual(talk.finish(), 0)
@@ -100,7 +107,7 @@ class StepTerminal(harness.Test):
         """-x, and then the terminal."""
         talk = self.start("-x", "until guest_main", self.guest("tour"))
         talk.expect("guest_main")
-        talk.expect(PROMPT)
+        self.prompt(talk)
         self.assertIn("guest_setup", self.enter(talk, "bt"))
         talk.type("quit\n")
         self.assertEqual(talk.finish(), 0)
