@@ -16,6 +16,9 @@
 /* --clock=virtual: a guest that runs this long without an exit never will see time pass. */
 #define SPIN_CPU_NS 3000000000u
 
+/* --clock=virtual ends here. */
+#define VIRTUAL_END_NS (UINT64_C(1) << 62)
+
 /* After the devices' timers have run they rest, so that a timer with a period shorter than what an exit costs
  * leaves the guest time. As long as it is due again before the rest is over, each rest is twice the last. */
 #define MIN_SLICE_NS 20000u
@@ -134,6 +137,13 @@ static void deliver_pending(struct vm *vm)
     }
 }
 
+/* Idle time costs nothing, so a guest can use up the clock's 64 bits; chips add to them without a thought. */
+static void check_virtual_end(struct vm *vm)
+{
+    if (vm->virtual_ns >= VIRTUAL_END_NS)
+        vm_stop(vm, STOP_IMPOSSIBLE, "the virtual clock has run for 146 years: there is no more");
+}
+
 /* HLT: nothing to run until an interrupt comes. */
 static void wait_for_interrupt(struct vm *vm)
 {
@@ -155,6 +165,7 @@ static void wait_for_interrupt(struct vm *vm)
     } else if (vm->config.clock == CLOCK_VIRTUAL && vm->next_deadline != CLOCK_NO_DEADLINE) {
         take_console_input(vm, 0);
         vm->virtual_ns = vm->next_deadline;
+        check_virtual_end(vm);
         clock_run(&vm->clock);
     } else {
         take_console_input(vm, vm->next_deadline == CLOCK_NO_DEADLINE ? UINT64_MAX : vm->next_deadline - now);
@@ -171,10 +182,11 @@ static bool is_held_by_shadow(const struct vm *vm)
            (vm->vcpu.nmi_pending || (board_intr(vm->board) && (vm->vcpu.eflags & EFLAGS_IF) != 0));
 }
 
-/* The emulator ends a shadow when it runs an instruction; one that ran natively shows by EIP having moved. */
-static void end_interrupt_shadow(struct vm *vm, uint32_t entry_eip)
+/* The emulator ends a shadow when it runs an instruction; one that ran natively shows by EIP having moved, or
+ * by the step that was made of it: STI is often followed by a jump to itself. */
+static void end_interrupt_shadow(struct vm *vm, uint32_t entry_eip, const struct vm_exit *exit)
 {
-    if (vm->vcpu.eip != entry_eip)
+    if (vm->vcpu.eip != entry_eip || exit->reason == EXIT_STEP)
         vm->vcpu.interrupt_shadow = SHADOW_NONE;
 }
 
@@ -213,7 +225,7 @@ static bool run_guest(struct vm *vm, struct vm_exit *exit)
     vm->single_step = is_stepping || is_held;
     vm->engine->run(vm->engine_state, exit);
     vm->single_step = is_stepping;
-    end_interrupt_shadow(vm, entry_eip);
+    end_interrupt_shadow(vm, entry_eip, exit);
     if (is_debugger_exit(vm, exit, is_held)) {
         vm->spin_exits = UINT64_MAX; /* a guest that is being stepped does not spin */
         return false;

@@ -19,6 +19,7 @@ struct guest {
     uint8_t handler[16]; /* of every vector */
     uint32_t esp;        /* 0: HOSTILE_STACK */
     uint32_t handler_at; /* 0: HANDLER */
+    uint64_t virtual_ns; /* not 0: under --clock=virtual, from this time on */
     bool is_paged;       /* one page of 4 MiB, and nothing else */
     enum stop_reason reason;
     const char *text;    /* in what is said at the end; NULL: anything */
@@ -26,9 +27,10 @@ struct guest {
     bool needs_dispatch; /* of the host: syscall user dispatch */
 };
 
-#define TO_64_BIT  0xea, 0x07, 0x00, 0x03, 0x00, 0x33, 0x00 /* jmp 0x33:next */
-#define FAR_BRANCH "far branch"
-#define IRET       0xcf
+#define TO_64_BIT                  0xea, 0x07, 0x00, 0x03, 0x00, 0x33, 0x00 /* jmp 0x33:next */
+#define FAR_BRANCH                 "far branch"
+#define LAPIC_STORE(register, ...) 0xc7, 0x05, (register) & 0xff, (register) >> 8, 0xe0, 0xfe, __VA_ARGS__
+#define IRET                       0xcf
 
 static const struct guest guests[] = {
     /* ---- 64-bit mode: a documented hole, and the end of the run; but an orderly one ---- */
@@ -122,6 +124,25 @@ static const struct guest guests[] = {
     {.name = "a loop without a trap", .code = {0xeb, 0xfe}, .reason = STOP_TIMEOUT},
     {.name = "halted with interrupts on", .code = {0xfb, 0xf4, 0xeb, 0xfc}, .reason = STOP_TIMEOUT},
 
+    /* ---- time and interrupts ---- */
+    {.name =
+         "an interrupt, and after sti only a jump to itself", /* LAPIC: on, vector 40 to itself; sti; jmp $ */
+     .code = {LAPIC_STORE(0x0f0, 0xff, 0x01, 0x00, 0x00), LAPIC_STORE(0x300, 0x40, 0x40, 0x04, 0x00), 0xfb,
+              0xeb, 0xfe},
+     .handler = {0xfa, 0xf4},
+     .reason = STOP_HALTED,
+     .is_quick = true},
+    {.name = "sleeps until the end of time", /* LAPIC: on, timer / 128, vector 40; again: longest count, sti,
+                                                hlt */
+     .code = {LAPIC_STORE(0x0f0, 0xff, 0x01, 0x00, 0x00), LAPIC_STORE(0x3e0, 0x0a, 0x00, 0x00, 0x00),
+              LAPIC_STORE(0x320, 0x40, 0x00, 0x00, 0x00), LAPIC_STORE(0x380, 0xff, 0xff, 0xff, 0xff), 0xfb,
+              0xf4, 0xeb, 0xf2},
+     .handler = {LAPIC_STORE(0x0b0, 0, 0, 0, 0), IRET},
+     .reason = STOP_IMPOSSIBLE,
+     .text = "virtual clock",
+     .virtual_ns = (UINT64_C(1) << 62) - 1000000000000,
+     .is_quick = true},
+
     /* ---- a store that Linux makes for the CPU, where that has UMIP: 0x1000 past 4 GiB wraps ---- */
     {.name = "sldt beyond 4 GiB", /* mov fs, 0x18; sldt fs:[0x2000]; cli; hlt */
      .code = {0xb8, 0x18, 0, 0, 0, 0x8e, 0xe0, 0x64, 0x0f, 0x00, 0x05, 0, 0x20, 0, 0, 0xfa, 0xf4},
@@ -158,6 +179,7 @@ static void build(struct vm *vm, void *ctx)
     vm->vcpu.gdtr = (struct table_register){HOSTILE_GDT, 0x1f};
     vm->vcpu.idtr = (struct table_register){HOSTILE_IDT, 0x7ff};
     vm->vcpu.gpr[ESP] = guest->esp != 0 ? guest->esp : HOSTILE_STACK;
+    vm->virtual_ns = guest->virtual_ns;
     if (guest->is_paged) {
         put32(vm, HOSTILE_DIRECTORY, PTE_P | PTE_W | PTE_PS);
         vm->vcpu.cr4 = CR4_PSE;
@@ -176,7 +198,7 @@ START_TEST(ends_as_it_should)
     const struct guest *guest = &guests[_i];
     struct hostile_machine machine = {
         .config = {.ram_size = 1u << 20,
-                   .clock = CLOCK_HOST,
+                   .clock = guest->virtual_ns != 0 ? CLOCK_VIRTUAL : CLOCK_HOST,
                    .console_write = hostile_console_write,
                    .console_read = hostile_console_read},
         .cpu_us = 30000,
