@@ -132,12 +132,18 @@ static inline void gadget_set_flags(struct gadget *gadget, struct chance *chance
     emit(gadget, 1, 0x9d);
 }
 
-/* A far branch: direct, through memory, or by RETF. */
+/* The start of a slot; sometimes by its other name, where a page table may map it too. */
+static inline uint32_t any_slot(struct chance *chance)
+{
+    uint32_t slot = chance_below(chance, HOSTILE_CODE_SIZE / SLOT_SIZE) * SLOT_SIZE;
+
+    return chance_one_in(chance, 4) ? slot : HOSTILE_CODE + slot;
+}
+
+/* A far branch: direct, or by RETF. */
 static inline void gadget_far(struct gadget *gadget, struct chance *chance)
 {
-    uint32_t eip = chance_one_in(chance, 6)
-                       ? hostile_address(chance)
-                       : HOSTILE_CODE + chance_below(chance, HOSTILE_CODE_SIZE / SLOT_SIZE) * SLOT_SIZE;
+    uint32_t eip = chance_one_in(chance, 6) ? hostile_address(chance) : any_slot(chance);
     uint16_t selector = hostile_selector(chance);
 
     if (chance_one_in(chance, 40))
@@ -417,6 +423,10 @@ static inline void gadget_loop(struct gadget *gadget, struct chance *chance)
         break;
     case 1:
         emit(gadget, 2, 0xebu | chance_any(chance) << 8);
+        break;
+    case 2: /* by RET */
+        emit_push(gadget, any_slot(chance));
+        emit(gadget, 1, 0xc3);
         break;
     default:
         emit_load(gadget, ECX, chance_below(chance, 2000));

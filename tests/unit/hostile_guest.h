@@ -8,6 +8,7 @@
 
 #include "hostile_code.h"
 #include "monitor/monitor.h"
+#include "monitor/patch.h"
 
 static inline void hostile_put(struct vm *vm, uint32_t gpa, const void *bytes, size_t n)
 {
@@ -152,6 +153,7 @@ static inline void hostile_put_pages(struct vm *vm, struct chance *chance)
                                        HOSTILE_GDT,       HOSTILE_CODE,
                                        0xfffff000,        HOSTILE_DATA};
     bool is_user = chance_one_in(chance, 2), is_wild = chance_one_in(chance, 3);
+    bool has_low_code = chance_one_in(chance, 3); /* where the host maps nothing */
     uint32_t rights = is_user ? 7 : 3;
 
     for (uint32_t i = 0; i < 4 * 1024; i++) {
@@ -174,10 +176,33 @@ static inline void hostile_put_pages(struct vm *vm, struct chance *chance)
             pde = PICK(chance, targets) | (chance_any(chance) & 0x1e7) | 1;
         hostile_put32(vm, HOSTILE_DIRECTORY + i * 4, pde);
     }
+    for (uint32_t i = 0; has_low_code && i < HOSTILE_CODE_SIZE / PAGE_SIZE; i++)
+        hostile_put32(vm, HOSTILE_DIRECTORY + 0x1000 + i * 4, HOSTILE_CODE + (i << 12) + rights);
     if (chance_one_in(chance, 2))
         hostile_put32(vm, HOSTILE_DIRECTORY + 0x3fb * 4, 0xfec00083); /* the APICs, 4 MiB */
     if (chance_one_in(chance, 2))
         hostile_put32(vm, HOSTILE_DIRECTORY + 0x3ff * 4, HOSTILE_DIRECTORY | rights); /* itself */
+}
+
+/* As --holes patch does, but wherever something looks like an instruction. */
+static inline void hostile_patch_code(struct vm *vm)
+{
+    uint8_t code[HOSTILE_CODE_SIZE];
+
+    vm->patches = patch_create();
+    if (!memory_read(&vm->memory, HOSTILE_CODE, code, sizeof code))
+        return;
+    for (size_t at = 0; at < sizeof code - INSN_MAX_LENGTH;) {
+        struct insn insn;
+
+        if (decode_insn(code + at, INSN_MAX_LENGTH, 4, &insn) != DECODE_OK) {
+            at++;
+            continue;
+        }
+        if (insn.sensitive != NULL && insn.sensitive->needs_patch)
+            patch_add(vm->patches, &vm->memory, HOSTILE_CODE + at, &insn);
+        at += insn.length;
+    }
 }
 
 /* ---- together ------------------------------------------------------------------------------------------ */
@@ -221,6 +246,8 @@ static inline void hostile_build(struct vm *vm, struct chance *chance)
         hostile_put_tss(vm, HOSTILE_TSS + i * 0x400, chance);
     hostile_put_pages(vm, chance);
     hostile_put_code(vm, chance);
+    if (chance_one_in(chance, 4))
+        hostile_patch_code(vm);
     vcpu_set_flat(vcpu, 0x08, 0x10, HOSTILE_CODE);
     vcpu->gdtr = (struct table_register){HOSTILE_GDT, 0x1ff};
     vcpu->idtr = (struct table_register){HOSTILE_IDT, 0x7ff};

@@ -21,6 +21,8 @@
 #include <unistd.h>
 
 #include "monitor/monitor.h"
+#include "monitor/stats.h"
+#include "monitor/trace.h"
 #include "signals/signals.h"
 
 #define HANG_MS        20000 /* nothing that is right takes that long */
@@ -33,7 +35,8 @@
 struct hostile_machine {
     struct vm_config config;
     unsigned cpu_us, real_us; /* its time, busy and asleep */
-    bool is_timed;
+    bool is_observed;         /* by the trace and the statistics */
+    bool is_stepped;          /* through the CPU's trap flag */
     void (*build)(struct vm *vm, void *ctx);
     void *ctx;
 };
@@ -160,6 +163,8 @@ static inline void hostile_run_child(const struct hostile_machine *machine)
     struct vm_config config = machine->config;
     char error[256] = "";
     uint8_t *canary = hostile_make_canary();
+    struct trace *trace = NULL;
+    struct stats *stats = NULL;
 
     config.poll = hostile_poll;
     config.check_invariant = true;
@@ -168,7 +173,11 @@ static inline void hostile_run_child(const struct hostile_machine *machine)
         _exit(0);
     }
     machine->build(vm, machine->ctx);
-    vm->timed = machine->is_timed;
+    vm->single_step = machine->is_stepped;
+    if (machine->is_observed) {
+        trace = trace_open("/dev/null", vm, "hostile", HOLES_EXPOSE, error, sizeof error);
+        stats = stats_open("/dev/null", vm, error, sizeof error);
+    }
     hostile_limit(RLIMIT_CORE, 0);
     hostile_limit(RLIMIT_CPU, CPU_LIMIT_S);
     hostile_limit(RLIMIT_AS, hostile_address_space() + GROWTH_BYTES);
@@ -187,6 +196,9 @@ static inline void hostile_run_child(const struct hostile_machine *machine)
     if (!shadow_check(vm->shadow, &vm->vcpu, true, error, sizeof error))
         hostile_complain("shadow: ", error);
     hostile_check_canary(canary);
+    if (machine->is_observed &&
+        (!trace_close(trace, error, sizeof error) || !stats_close(stats, error, sizeof error)))
+        hostile_complain("records: ", error);
     hostile_result->is_complete = true;
     _exit(0);
 }

@@ -48,7 +48,8 @@ static const char *run_seed(uint64_t seed, int drive)
                    .console_read = chance_one_in(&chance, 2) ? hostile_console_read : NULL},
         .cpu_us = 25000,
         .real_us = 100000,
-        .is_timed = chance_one_in(&chance, 8),
+        .is_observed = chance_one_in(&chance, 4),
+        .is_stepped = chance_one_in(&chance, 8),
         .build = build,
         .ctx = &chance,
     };
