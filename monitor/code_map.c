@@ -340,14 +340,20 @@ static bool next_executable_segment(const struct kernel_image *kernel, unsigned 
 {
     Elf32_Ehdr header;
 
-    /* The loader has checked the header, and that the program headers lie within the file. */
+    /* Nobody has checked the headers if the file is loaded by the addresses of a multiboot header, nor the
+     * segments that need no memory. */
+    if (kernel->size < sizeof header)
+        return false;
     memcpy(&header, kernel->bytes, sizeof header);
     while (*index < header.e_phnum) {
+        uint64_t offset = header.e_phoff + (uint64_t)(*index)++ * sizeof(Elf32_Phdr);
         Elf32_Phdr segment;
 
-        memcpy(&segment, kernel->bytes + header.e_phoff + (size_t)(*index)++ * sizeof segment,
-               sizeof segment);
-        if (segment.p_type != PT_LOAD || !(segment.p_flags & PF_X) || segment.p_filesz == 0)
+        if (offset + sizeof segment > kernel->size)
+            return false;
+        memcpy(&segment, kernel->bytes + offset, sizeof segment);
+        if (segment.p_type != PT_LOAD || !(segment.p_flags & PF_X) || segment.p_filesz == 0 ||
+            (uint64_t)segment.p_offset + segment.p_filesz > kernel->size)
             continue;
         *range = (struct image_section){
             .gva = segment.p_vaddr, .file_offset = segment.p_offset, .size = segment.p_filesz};

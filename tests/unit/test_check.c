@@ -437,6 +437,42 @@ static void try_file(const void *bytes, size_t n)
     check_close_report(&report);
 }
 
+/* A segment that needs no memory is not loaded, so nobody has looked where its bytes would be. */
+START_TEST(test_segment_without_memory)
+{
+    struct kernel kernel = make_kernel(0, code, sizeof code);
+    Elf32_Ehdr *header = (Elf32_Ehdr *)(void *)kernel.bytes;
+    Elf32_Phdr segments[2];
+
+    memcpy(&segments[0], kernel.bytes + header->e_phoff, sizeof segments[0]);
+    segments[1] = segments[0];
+    segments[1].p_vaddr += 0x1000;
+    segments[1].p_offset = 0x7fffff00;
+    segments[1].p_memsz = 0;
+    header->e_phnum = 2;
+    header->e_phoff = append(&kernel, segments, sizeof segments);
+    try_file(kernel.bytes, kernel.size);
+}
+END_TEST
+
+/* Loaded by the addresses of its multiboot header, so nobody has looked at its ELF headers. */
+START_TEST(test_unchecked_elf_headers)
+{
+    struct kernel kernel = make_kernel(0, code, sizeof code);
+    Elf32_Ehdr *header = (Elf32_Ehdr *)(void *)kernel.bytes;
+    const uint32_t flags = 0x10000, load = 0x100000;
+    uint32_t offset = (uint32_t)((kernel.size + 3) & ~(size_t)3);
+    const uint32_t multiboot[] = {0x1badb002, flags,        0u - 0x1badb002 - flags, load + offset, load, 0,
+                                  0,          load + offset};
+
+    append(&kernel, multiboot, sizeof multiboot);
+    header->e_phnum = 2;
+    header->e_phoff = 0x7fffff00;
+    try_file(kernel.bytes, kernel.size);
+    try_file(kernel.bytes + offset, kernel.size - offset); /* without any */
+}
+END_TEST
+
 START_TEST(test_every_truncation)
 {
     struct kernel kernel = make_kernel(WITH_SECTIONS | WITH_SYMBOLS, code, sizeof code);
@@ -550,6 +586,8 @@ int main(void)
     tcase_add_test(tests, test_sweep);
     tcase_add_test(tests, test_refused_files);
     tcase_add_test(tests, test_overlapping_sections);
+    tcase_add_test(tests, test_segment_without_memory);
+    tcase_add_test(tests, test_unchecked_elf_headers);
     tcase_add_test(tests, test_every_truncation);
     tcase_add_test(tests, test_corrupted_files);
     tcase_add_test(tests, test_exit_status);
