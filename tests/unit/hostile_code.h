@@ -318,6 +318,19 @@ static inline void gadget_stack(struct gadget *gadget, struct chance *chance)
         emit_load(gadget, ESP, HOSTILE_STACK - 256);
 }
 
+/* A 16-bit stack, and something on it; the slots after it find it, too. */
+static inline void gadget_16bit_stack(struct gadget *gadget, struct chance *chance)
+{
+    static const uint8_t uses[] = {0x50, 0x58, 0x60, 0x61, 0x9c, 0x9d, 0x06, 0x54, 0x90};
+
+    emit_load(gadget, EAX, 0x48);
+    emit(gadget, 2, 0xd08e);
+    emit_load(gadget, ESP,
+              chance_one_in(chance, 3) ? hostile_value(chance) : 0x4000 + chance_below(chance, 0x4000));
+    emit(gadget, 1, PICK(chance, uses));
+    gadget_any_instruction(gadget, chance);
+}
+
 /* A page-table entry, a descriptor, a gate, a TSS field, or code. */
 static inline void gadget_store(struct gadget *gadget, struct chance *chance)
 {
@@ -447,10 +460,11 @@ static inline void hostile_gadget(struct gadget *gadget, struct chance *chance)
         {gadget_port, 10},      {gadget_string, 10},
         {gadget_memory, 14},    {gadget_control, 6},
         {gadget_msr, 4},        {gadget_tables, 3},
-        {gadget_stack, 5},      {gadget_store, 10},
-        {gadget_shadow, 4},     {gadget_halt, 1},
-        {gadget_timer, 5},      {gadget_fpu, 5},
-        {gadget_host_call, 2},  {gadget_loop, 3},
+        {gadget_stack, 5},      {gadget_16bit_stack, 3},
+        {gadget_store, 10},     {gadget_shadow, 4},
+        {gadget_halt, 1},       {gadget_timer, 5},
+        {gadget_fpu, 5},        {gadget_host_call, 2},
+        {gadget_loop, 3},
     };
     unsigned total = 0, choice, i = 0;
 

@@ -59,23 +59,23 @@ static inline void hostile_put_segments(struct vm *vm, struct chance *chance)
         uint8_t access, flags;
     } fixed[] = {
         {0, 0, 0, 0},
-        {0, 0xfffff, 0x9b, 0xc},              /* 08: code */
-        {0, 0xfffff, 0x93, 0xc},              /* 10: data */
-        {0, 0xfffff, 0xfb, 0xc},              /* 1b: the user's code */
-        {0, 0xfffff, 0xf3, 0xc},              /* 23: and data */
-        {HOSTILE_TSS, 0x1ff, 0x89, 0},        /* 28 */
-        {HOSTILE_LDT, 0xff, 0x82, 0},         /* 30 */
-        {0, 0xfffff, 0x9f, 0xc},              /* 38: conforming */
-        {HOSTILE_CODE, 0xffff, 0x9b, 0},      /* 40: 16-bit code */
-        {HOSTILE_CODE, 0xffff, 0x93, 0},      /* 48: 16-bit stack */
-        {0, 0xf, 0x97, 0xc},                  /* 50: expand-down */
-        {0, 0xfffff, 0x99, 0xc},              /* 58: execute-only */
-        {0, 0xfffff, 0x91, 0xc},              /* 60: read-only */
-        {HOSTILE_TSS + 0x400, 0x67, 0x89, 0}, /* 68 */
-        {HOSTILE_TSS + 0x800, 0x2b, 0x81, 0}, /* 70 */
-        {0xffff0000, 0xfffff, 0x93, 0xc},     /* 78: a base that wraps */
-        {HOSTILE_DATA, 0xfff, 0xf3, 0x4},     /* 83: small */
-        {0xfee00000, 0xfff, 0xf3, 0x4},       /* 8b: the window's hole */
+        {0, 0xfffff, 0x9b, 0xc},                   /* 08: code */
+        {0, 0xfffff, 0x93, 0xc},                   /* 10: data */
+        {0, 0xfffff, 0xfb, 0xc},                   /* 1b: the user's code */
+        {0, 0xfffff, 0xf3, 0xc},                   /* 23: and data */
+        {HOSTILE_TSS, 0x1ff, 0x89, 0},             /* 28 */
+        {HOSTILE_LDT, 0xff, 0x82, 0},              /* 30 */
+        {0, 0xfffff, 0x9f, 0xc},                   /* 38: conforming */
+        {HOSTILE_CODE, 0xffff, 0x9b, 0},           /* 40: 16-bit code */
+        {HOSTILE_STACK - 0x8000, 0xffff, 0x93, 0}, /* 48: 16-bit stack */
+        {0, 0xf, 0x97, 0xc},                       /* 50: expand-down */
+        {0, 0xfffff, 0x99, 0xc},                   /* 58: execute-only */
+        {0, 0xfffff, 0x91, 0xc},                   /* 60: read-only */
+        {HOSTILE_TSS + 0x400, 0x67, 0x89, 0},      /* 68 */
+        {HOSTILE_TSS + 0x800, 0x2b, 0x81, 0},      /* 70 */
+        {0xffff0000, 0xfffff, 0x93, 0xc},          /* 78: a base that wraps */
+        {HOSTILE_DATA, 0xfff, 0xf3, 0x4},          /* 83: small */
+        {0xfee00000, 0xfff, 0xf3, 0x4},            /* 8b: the window's hole */
     };
 
     for (unsigned i = 0; i < 64; i++) {
@@ -113,19 +113,23 @@ static inline void hostile_put_tss(struct vm *vm, uint32_t tss, struct chance *c
     hostile_put32(vm, tss + 0x64, 0x68u << 16);
 }
 
-/* After a fault: eip to the next slot, and back. Else: end of interrupt, and back. */
+/* After a fault eip goes to the next slot, and after an interrupt as well, so that no loop holds a guest up
+ * for long. The handler of interrupts is in slots itself. */
 static inline void hostile_put_handlers(struct vm *vm, struct chance *chance)
 {
     static const uint8_t with_error[] = {0x83, 0xc4, 0x04};
     static const uint8_t next_slot[] = {0x83, 0x24, 0x24, 0xe0, 0x83, 0x04, 0x24, 0x20, 0xcf};
-    static const uint8_t end_of_interrupt[] = {0x50, 0xb0, 0x20, 0xe6, 0x20, 0xe6, 0xa0, 0xc7, 0x05, 0xb0,
-                                               0x00, 0xe0, 0xfe, 0,    0,    0,    0,    0x58, 0xcf};
+    static const uint8_t interrupt[3][SLOT_SIZE] = {
+        {0x50, 0xb0, 0x20, 0xe6, 0x20, 0xe6, 0xa0, 0xeb, 23},       /* push eax; end for the 8259s */
+        {0xc7, 0x05, 0xb0, 0x00, 0xe0, 0xfe, 0, 0, 0, 0, 0xeb, 20}, /* and for the local APIC */
+        {0x58, 0x83, 0x24, 0x24, 0xe0, 0x83, 0x04, 0x24, 0x20, 0xcf},
+    };
     const uint32_t error_vectors = 0x00027d00;
     bool is_wild = chance_one_in(chance, 6);
 
     hostile_put(vm, HOSTILE_HANDLERS, with_error, sizeof with_error);
     hostile_put(vm, HOSTILE_HANDLERS + 3, next_slot, sizeof next_slot);
-    hostile_put(vm, HOSTILE_HANDLERS + 0x40, end_of_interrupt, sizeof end_of_interrupt);
+    hostile_put(vm, HOSTILE_HANDLERS + 0x40, interrupt, sizeof interrupt);
     for (unsigned vector = 0; vector < 256; vector++) {
         bool has_error = vector < 32 && (error_vectors >> vector & 1);
         uint32_t handler = HOSTILE_HANDLERS + (vector >= 32 ? 0x40u : has_error ? 0 : 3);
@@ -134,7 +138,7 @@ static inline void hostile_put_handlers(struct vm *vm, struct chance *chance)
         if (is_wild && chance_one_in(chance, 3))
             hostile_put_gate(vm, HOSTILE_IDT + vector * 8, hostile_selector(chance), hostile_address(chance),
                              chance_any(chance) & 0xff);
-        else if (chance_one_in(chance, 24))
+        else if (chance_one_in(chance, vector == EXCEPTION_DF ? 2 : 24)) /* a task gate */
             hostile_put_gate(vm, HOSTILE_IDT + vector * 8, chance_one_in(chance, 2) ? 0x68 : 0x70, 0, 0xe5);
         else
             hostile_put_gate(vm, HOSTILE_IDT + vector * 8, 0x08, handler, access);
@@ -211,20 +215,20 @@ static inline void hostile_put_code(struct vm *vm, struct chance *chance)
 {
     uint8_t code[HOSTILE_CODE_SIZE];
     struct gadget gadget = {.n = 0};
-    unsigned first = 0;
 
     memset(code, 0x90, sizeof code);
     if (chance_one_in(chance, 2)) { /* to ring 3 */
         emit_push(&gadget, 0x23);
         emit_push(&gadget, HOSTILE_STACK);
-        emit_push(&gadget, hostile_flags(chance) & ~0x24100u);
+        emit_push(&gadget, (hostile_flags(chance) & ~0x24100u) | EFLAGS_IF);
         emit_push(&gadget, 0x1b);
         emit_push(&gadget, HOSTILE_CODE + SLOT_SIZE);
         emit(&gadget, 1, 0xcf);
-        memcpy(code, gadget.bytes, gadget.n);
-        first = 1;
+    } else {
+        emit(&gadget, 1, 0xfb); /* sti */
     }
-    for (unsigned slot = first; slot < HOSTILE_CODE_SIZE / SLOT_SIZE - 1; slot++) {
+    memcpy(code, gadget.bytes, gadget.n);
+    for (unsigned slot = 1; slot < HOSTILE_CODE_SIZE / SLOT_SIZE - 1; slot++) {
         hostile_gadget(&gadget, chance);
         memcpy(code + (size_t)slot * SLOT_SIZE, gadget.bytes, gadget.n < SLOT_SIZE ? gadget.n : SLOT_SIZE);
     }
@@ -234,6 +238,33 @@ static inline void hostile_put_code(struct vm *vm, struct chance *chance)
     emit(&gadget, 4, 0u - (HOSTILE_CODE_SIZE - SLOT_SIZE + 10));
     memcpy(code + HOSTILE_CODE_SIZE - SLOT_SIZE, gadget.bytes, gadget.n);
     hostile_put(vm, HOSTILE_CODE, code, sizeof code);
+}
+
+/* As firmware or a kernel would leave them: interrupts come. */
+static inline void hostile_start_devices(struct vm *vm, struct chance *chance)
+{
+    const struct {
+        uint16_t port;
+        uint8_t value;
+    } writes[] = {
+        {0x20, 0x11},
+        {0x21, 0x20},
+        {0x21, 4},
+        {0x21, 1},
+        {0xa0, 0x11},
+        {0xa1, 0x28},
+        {0xa1, 2},
+        {0xa1, 1},
+        {0x21, 0},
+        {0xa1, 0}, /* 8259s: vectors 20-2f, all open */
+        {0x43, 0x34},
+        {0x40, (uint8_t)chance_any(chance)},
+        {0x40, (uint8_t)(1 + chance_below(chance, 6))},
+        {0x3f9, (uint8_t)chance_below(chance, 16)},
+    };
+
+    for (size_t i = 0; i < sizeof writes / sizeof writes[0]; i++)
+        bus_write(board_bus(vm->board), BUS_PORT, writes[i].port, 1, writes[i].value);
 }
 
 static inline void hostile_build(struct vm *vm, struct chance *chance)
@@ -254,6 +285,8 @@ static inline void hostile_build(struct vm *vm, struct chance *chance)
     vcpu->tr = (struct segment){.selector = 0x28, .attributes = 0x8b, .base = HOSTILE_TSS, .limit = 0x1ff};
     vcpu->ldtr = (struct segment){.selector = 0x30, .attributes = 0x82, .base = HOSTILE_LDT, .limit = 0xff};
     vcpu->gpr[ESP] = HOSTILE_STACK;
+    if (!chance_one_in(chance, 4))
+        hostile_start_devices(vm, chance);
     vcpu->cr4 = CR4_OSFXSR | CR4_OSXMMEXCPT | (chance_one_in(chance, 2) ? CR4_PSE | CR4_PGE : 0);
     if (!chance_one_in(chance, 4)) {
         vcpu->cr3 = HOSTILE_DIRECTORY;

@@ -13,7 +13,7 @@
 #include "hostile_guest.h"
 #include "hostile_run.h"
 
-#define DEFAULT_SEEDS 250u
+#define DEFAULT_SEEDS 200u
 #define DRIVE_SIZE    (1l << 20)
 
 static void read_seeds(uint64_t *first, uint64_t *last)
