@@ -6,6 +6,8 @@
 #ifndef RING3_HOSTILE_GUEST_H
 #define RING3_HOSTILE_GUEST_H
 
+#include <string.h>
+
 #include "hostile_code.h"
 #include "monitor/monitor.h"
 #include "monitor/patch.h"
