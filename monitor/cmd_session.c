@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "monitor/interpret.h"
 #include "monitor/requests.h"
 #include "monitor/stats.h"
 #include "monitor/symbols.h"
@@ -26,7 +27,7 @@ void session_flush(void)
 /* ---- before -------------------------------------------------------------------------------------------- */
 
 /* All there are; the first is the default. */
-static const struct engine *const engines[] = {&trap_engine, NULL};
+static const struct engine *const engines[] = {&trap_engine, &interpret_engine, NULL};
 
 static const struct engine *find_engine(const char *name)
 {

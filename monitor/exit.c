@@ -14,6 +14,12 @@
 
 #define NAME_ROW(enumerator, name) [enumerator] = (name),
 
+bool exit_has_fault(const struct vm_exit *exit)
+{
+    return exit->reason == EXIT_EXCEPTION || exit->reason == EXIT_PAGE_FAULT ||
+           exit->reason == EXIT_GUEST_FAULT;
+}
+
 const char *exit_reason_name(enum exit_reason reason)
 {
     static const char *const names[] = {EXIT_REASONS(NAME_ROW)};
@@ -56,6 +62,8 @@ static enum disposition emulate(struct vm *vm, const struct fault *unknown)
     if (outcome == OUTCOME_DONE) {
         record_insn(vm, insn, is_patched);
         outcome = vcpu_emulate(vcpu, insn);
+        if (outcome == OUTCOME_DONE || (outcome == OUTCOME_FAULT && vcpu->fault.is_trap))
+            vm->n_instructions++;
     }
     switch (outcome) {
     case OUTCOME_DONE:
@@ -173,7 +181,10 @@ static enum disposition handle(struct vm *vm, const struct vm_exit *exit)
     case EXIT_PAGE_FAULT:
         return handle_page_fault(vm, exit);
     case EXIT_HOST_CALL:
+    case EXIT_SENSITIVE:
         return emulate(vm, NULL);
+    case EXIT_GUEST_FAULT:
+        return reflect(vm, &exit->fault);
     case EXIT_INTERRUPTED:
     case EXIT_STEP:
         return vm_is_stopped(vm) ? DISPOSITION_STOPPED : DISPOSITION_RESUMED;

@@ -12,10 +12,11 @@
 
 #include "monitor/patch.h"
 
-#define CACHE_SLOTS 1024 /* a power of two; ~200 bytes each */
+#define CACHE_BITS  13
+#define CACHE_SLOTS (1u << CACHE_BITS) /* ~250 bytes each */
 
 struct cache_slot {
-    uint64_t place;               /* byte in guest memory, plus one; 0: empty */
+    uint64_t place;               /* where in guest memory, see place_of(); 0: empty */
     uint8_t raw[INSN_MAX_LENGTH]; /* as they lay in memory, a patch included */
     bool is_patched;
     struct insn insn;
@@ -71,29 +72,56 @@ static enum outcome fetch_slowly(struct vm *vm, struct insn *insn, bool *is_patc
     return OUTCOME_DONE;
 }
 
+/* The page of memory that the code lies on. What was just running natively is mapped; without a window, the
+ * guest's tables are asked as the CPU asks them. false: the full way finds out what is wrong. */
+static bool find_code_page(struct vm *vm, gva_t linear, uint32_t *rpn)
+{
+    const struct vcpu *vcpu = &vm->vcpu;
+    struct shadow_mapping mapping;
+    struct walk walk;
+    struct fault fault;
+
+    if (vm->engine->window != NULL) {
+        if (!shadow_find(vm->shadow, linear, &mapping))
+            return false;
+        *rpn = mapping.rpn;
+        return true;
+    }
+    if (!guest_walk(&vm->memory, vcpu, linear, ACCESS_FETCH | (vcpu->cpl == 3 ? ACCESS_USER : 0), false,
+                    &walk, &fault))
+        return false;
+    *rpn = memory_rpn(&vm->memory, walk.gpa);
+    return *rpn != RPN_NONE;
+}
+
+/* The byte in guest memory, and what else the meaning of bytes depends on: the code size. Never 0. */
+static uint64_t place_of(const struct vcpu *vcpu, uint64_t byte)
+{
+    return (byte + 1) << 1 | (vcpu_code_size(vcpu) == 2);
+}
+
 enum outcome vm_fetch(struct vm *vm, const struct insn **insn, bool *is_patched)
 {
     struct insn_cache *cache = vm->insn_cache;
     const struct segment *code = &vm->vcpu.segment[SEG_CS];
     gva_t linear = code->base + vm->vcpu.eip;
-    struct shadow_mapping mapping;
     struct cache_slot *slot;
     const uint8_t *raw;
-    uint64_t place;
+    uint64_t byte, place;
+    uint32_t rpn;
     enum outcome outcome;
 
-    /* What was just running natively is mapped; anything else, and what may cross a page, goes the full way.
-     */
-    if ((code->attributes & SEGMENT_DB) == 0 || (linear & PAGE_MASK) > PAGE_SIZE - INSN_MAX_LENGTH ||
-        vm->vcpu.eip > code->limit || code->limit - vm->vcpu.eip < INSN_MAX_LENGTH ||
-        !shadow_find(vm->shadow, linear, &mapping)) {
+    /* What may cross a page or the limit goes the full way. */
+    if ((linear & PAGE_MASK) > PAGE_SIZE - INSN_MAX_LENGTH || vm->vcpu.eip > code->limit ||
+        code->limit - vm->vcpu.eip < INSN_MAX_LENGTH || !find_code_page(vm, linear, &rpn)) {
         *insn = &cache->uncached;
         return fetch_slowly(vm, &cache->uncached, is_patched);
     }
-    place = ((uint64_t)mapping.rpn << PAGE_SHIFT) + (linear & PAGE_MASK);
-    raw = vm->memory.hva + place;
-    slot = &cache->slot[(place ^ place >> 10) & (CACHE_SLOTS - 1)];
-    if (slot->place == place + 1 && memcmp(slot->raw, raw, slot->insn.length) == 0) {
+    byte = ((uint64_t)rpn << PAGE_SHIFT) + (linear & PAGE_MASK);
+    place = place_of(&vm->vcpu, byte);
+    raw = vm->memory.hva + byte;
+    slot = &cache->slot[(byte ^ byte >> CACHE_BITS) & (CACHE_SLOTS - 1)];
+    if (slot->place == place && memcmp(slot->raw, raw, slot->insn.length) == 0) {
         *insn = &slot->insn;
         *is_patched = slot->is_patched;
         return OUTCOME_DONE;
@@ -101,7 +129,7 @@ enum outcome vm_fetch(struct vm *vm, const struct insn **insn, bool *is_patched)
     slot->place = 0;
     outcome = fetch_slowly(vm, &slot->insn, &slot->is_patched);
     if (outcome == OUTCOME_DONE) {
-        slot->place = place + 1;
+        slot->place = place;
         memcpy(slot->raw, raw, sizeof slot->raw);
     }
     *insn = &slot->insn;

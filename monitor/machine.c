@@ -67,6 +67,15 @@ static void physical_access(struct vm *vm, gpa_t gpa, uint8_t *bytes, unsigned s
         device_access(vm, gpa, bytes, size, is_write);
 }
 
+static enum outcome hold_device(struct vm *vm, gva_t linear, unsigned kind)
+{
+    vm->held_device = true;
+    return vcpu_raise_page_fault(&vm->vcpu, linear,
+                                 ((kind & ACCESS_WRITE) ? PF_WRITE : 0) |
+                                     ((kind & ACCESS_FETCH) ? PF_FETCH : 0) |
+                                     ((kind & ACCESS_USER) ? PF_USER : 0));
+}
+
 static enum outcome machine_memory(struct vcpu *vcpu, gva_t linear, void *buf, unsigned size, unsigned kind)
 {
     struct vm *vm = vcpu->machine;
@@ -84,6 +93,9 @@ static enum outcome machine_memory(struct vcpu *vcpu, gva_t linear, void *buf, u
         shadow_raise_user_limit(vm->shadow, linear);
     if (kind & ACCESS_PROBE)
         return OUTCOME_DONE;
+    if (vm->holds_devices && (memory_rpn(&vm->memory, first.gpa) == RPN_NONE ||
+                              (first_size < size && memory_rpn(&vm->memory, second.gpa) == RPN_NONE)))
+        return hold_device(vm, linear, kind);
     physical_access(vm, first.gpa, buf, first_size, (kind & ACCESS_WRITE) != 0);
     if (first_size < size)
         physical_access(vm, second.gpa, (uint8_t *)buf + first_size, size - first_size,

@@ -25,6 +25,9 @@ struct vm;
                                                 instructions come from */                                    \
     EXIT_REASON(EXIT_PAGE_FAULT, "page-fault") /* #PF: fault.cr2 (guest linear) and fault.error */           \
     EXIT_REASON(EXIT_HOST_CALL, "host-call")   /* a system call instruction was kept from the host kernel */ \
+    EXIT_REASON(EXIT_SENSITIVE, "sensitive")   /* the engine found a sensitive instruction at CS:EIP */      \
+    EXIT_REASON(EXIT_GUEST_FAULT, "guest-fault") /* the guest's own fault, raised by vcpu/ with all checks:  \
+                                                    nothing is left but to deliver it */                     \
     EXIT_REASON(EXIT_INTERRUPTED, "interrupted") /* a host timer or input: nothing happened in the guest */  \
     EXIT_REASON(EXIT_STEP, "step")               /* one instruction was run because vm->single_step is on */
 
@@ -60,6 +63,8 @@ enum disposition {
         DISPOSITION_COUNT
 };
 
+/* Is there an exception in exit->fault? */
+bool exit_has_fault(const struct vm_exit *exit);
 const char *exit_reason_name(enum exit_reason reason);
 const char *disposition_name(enum disposition disposition);
 const char *stop_reason_name(enum stop_reason reason);
@@ -79,7 +84,10 @@ struct engine {
     /* Called once, before the guest starts and before the sandbox closes. NULL: one line in `error`. */
     void *(*create)(struct vm *vm, char *error, size_t error_size);
     void (*destroy)(void *state);
-    /* The window that shadowpt is to fill: where it lies now. */
+    /* run() counts retired instructions in vm->n_instructions. */
+    bool counts_instructions;
+    /* The window that shadowpt is to fill: where it lies now. NULL: it has none, and reaches the guest's
+     * memory through vcpu_ops.memory alone. */
     struct shadow_window (*window)(void *state);
     /* The guest needs memory in the window's hole (SHADOW_HOLE); `must`: it runs code there. True: the
      * window has moved, the guest may try again; false: emulate the access. NULL: it cannot move. */
@@ -218,11 +226,18 @@ struct vm {
     size_t n_input;
 
     uint64_t n_exits;
+    /* Retired, the emulated ones included; without engine->counts_instructions only those. */
+    uint64_t n_instructions;
     uint64_t spin_exits, spin_cpu_ns; /* --clock=virtual: when the guest last did something */
     bool deadline_moved;              /* the host timer must be armed again */
     bool is_input_over;               /* the console has no more input, ever */
     bool single_step;                 /* run() returns EXIT_STEP after each instruction */
     bool timed;                       /* measure host costs for events */
+
+    /* For an engine that runs ordinary instructions by vcpu_emulate: while holds_devices is on, one that
+     * would touch a device's memory changes nothing and raises a #PF there instead, with held_device set. As
+     * an exit (EXIT_PAGE_FAULT) it is run again, and the device's doings belong to an event. */
+    bool holds_devices, held_device;
 
     enum stop_reason stop_reason;
     uint32_t stop_value; /* isa-debug-exit */

@@ -120,8 +120,10 @@ static const char *const console_choices[] = {[CONSOLE_STDIO] = "stdio", [CONSOL
 #define FIELD(member) offsetof(struct run_options, member)
 
 static const struct option options_table[] = {
-    {0, "engine", "NAME", "how guest code runs: trap (natively; what is sensitive traps)", option_string,
-     FIELD(engine), NULL},
+    {0, "engine", "NAME",
+     "how guest code runs: trap (natively; what is sensitive traps,\ndefault) or interpret (instruction by "
+     "instruction: slow and exact)",
+     option_string, FIELD(engine), NULL},
     {'m', "memory", "SIZE", "guest RAM, 1M to 3G (default 256M)", set_memory, FIELD(memory), NULL},
     {0, "append", "STRING", "command line of a multiboot kernel", set_append, FIELD(append), NULL},
     {0, "module", "FILE[,CMDLINE]", "multiboot module; may be given several times", add_module, 0, NULL},

@@ -183,8 +183,11 @@ static void write_all(const struct stats *stats)
     const char *separator = "";
     FILE *file = stats->file;
 
-    fprintf(file, "{\n  \"ring3-stats\": 1,\n  \"engine\": \"%s\",\n  \"machine_ns\": %llu,\n  \"exits\": {",
+    fprintf(file, "{\n  \"ring3-stats\": 1,\n  \"engine\": \"%s\",\n  \"machine_ns\": %llu,\n",
             stats->vm->engine->name, (unsigned long long)stats->vm->clock.now(stats->vm->clock.ctx));
+    if (stats->vm->engine->counts_instructions)
+        fprintf(file, "  \"retired\": %llu,\n", (unsigned long long)stats->vm->n_instructions);
+    fprintf(file, "  \"exits\": {");
     for (unsigned i = 0; i < EXIT_REASON_COUNT; i++)
         if (stats->reason[i].count != 0) {
             write_cost(file, separator, exit_reason_name(i), &stats->reason[i]);

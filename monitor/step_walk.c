@@ -86,10 +86,14 @@ static const char *write_obstacle(const struct vm *vm, const struct walk *walk, 
 
 static void print_shadow(const struct vm *vm, gva_t gva, const struct walk *walk, uint32_t rpn, FILE *out)
 {
-    struct shadow_window window = vm->engine->window(vm->engine_state);
-    unsigned long long host = window.base + (uint32_t)(gva + window.bias);
+    struct shadow_window window;
     struct shadow_mapping mapping;
 
+    if (vm->engine->window == NULL) {
+        fprintf(out, "  shadow   none: this engine maps nothing\n");
+        return;
+    }
+    window = vm->engine->window(vm->engine_state);
     if (!shadow_find(vm->shadow, gva, &mapping)) {
         fprintf(out, "  shadow   not mapped: %s\n",
                 walk == NULL      ? "and must not be"
@@ -97,7 +101,8 @@ static void print_shadow(const struct vm *vm, gva_t gva, const struct walk *walk
                                   : "the next access traps, and the page is put in");
         return;
     }
-    fprintf(out, "  shadow   mapped at host address %08llx to RAM page %x, %s, %s%s\n", host, mapping.rpn,
+    fprintf(out, "  shadow   mapped at host address %08llx to RAM page %x, %s, %s%s\n",
+            (unsigned long long)(window.base + (uint32_t)(gva + window.bias)), mapping.rpn,
             mapping.write ? "writable" : "read-only", mapping.user ? "for user and kernel" : "for the kernel",
             mapping.global ? ", global" : "");
     if (walk != NULL && mapping.rpn != rpn)

@@ -60,6 +60,11 @@ static void print_fault(const struct vm_exit *exit, FILE *out)
                  vcpu_exception_name((unsigned)fault->vector));
     else if (exit->reason == EXIT_HOST_CALL)
         snprintf(text, sizeof text, "none: it went to the host's kernel, and the sandbox sent it back");
+    else if (exit->reason == EXIT_GUEST_FAULT)
+        snprintf(text, sizeof text, "%s: raised by the virtual processor",
+                 vcpu_exception_name((unsigned)fault->vector));
+    else if (exit->reason == EXIT_SENSITIVE)
+        snprintf(text, sizeof text, "none: the engine looked at the instruction before it ran");
     else
         snprintf(text, sizeof text, "none: %s", exit_reason_name(exit->reason));
     print_part("fault", text, out);
@@ -159,7 +164,8 @@ void step_print_why(const struct stepper *stepper, FILE *out)
     } else {
         print_instruction(stepper, out);
         print_fault(&event->exit, out);
-        print_costs_of_signal(stepper, out);
+        if (trap->how[0] != '\0')
+            print_costs_of_signal(stepper, out);
         print_class(event, out);
     }
     print_part_with_cost("handling", disposition_meaning(event->disposition), event->handle_ns, out);

@@ -70,6 +70,7 @@ static void enter(void *opaque, struct vm *vm)
 
     /* `must_step`: an instruction that begins on the page before may reach into a held one. */
     stepper->is_stepping = stepper->goal == STEPPER_INSTRUCTION || stepper->must_step ||
+                           vm->engine->window == NULL || /* there are no pages to hold */
                            is_on_breakpoint_page(stepper, trace_linear(&vm->vcpu));
     stepper->must_step = false;
     vm->single_step = stepper->is_stepping;

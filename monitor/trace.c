@@ -209,7 +209,7 @@ static void put_event(struct trace *trace, const struct vm_event *event)
         put(trace, ",\"fault\":\"%s\"", fault);
     if (fault != NULL && event->exit.fault.has_error)
         put(trace, ",\"error\":\"%08x\"", event->exit.fault.error);
-    if (event->exit.reason == EXIT_PAGE_FAULT)
+    if (fault != NULL && event->exit.fault.vector == EXCEPTION_PF)
         put(trace, ",\"address\":\"%08x\"", event->exit.fault.cr2);
     if (event->has_insn)
         put_insn(trace, event);

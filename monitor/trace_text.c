@@ -13,7 +13,7 @@
 
 const char *trace_fault_name(const struct vm_exit *exit)
 {
-    if (exit->reason == EXIT_EXCEPTION || exit->reason == EXIT_PAGE_FAULT)
+    if (exit_has_fault(exit))
         return vcpu_exception_name((unsigned)exit->fault.vector);
     return NULL;
 }

@@ -26,6 +26,10 @@ static const struct named_word named_words[] = {
     {"exception", "the exit is an exception other than #PF", FIELD(reason), EXIT_EXCEPTION},
     {"page-fault", "the exit is a #PF", FIELD(reason), EXIT_PAGE_FAULT},
     {"host-call", "the exit is a system call instruction kept from the host", FIELD(reason), EXIT_HOST_CALL},
+    {"sensitive", "the exit is a sensitive instruction that the engine found itself", FIELD(reason),
+     EXIT_SENSITIVE},
+    {"guest-fault", "the exit is a fault of the guest's own, found by running on virtual state",
+     FIELD(reason), EXIT_GUEST_FAULT},
     {"emulated", "the instruction was run on virtual state", FIELD(disposition), DISPOSITION_EMULATED},
     {"reflected", "it was the guest's own exception, and was delivered to it", FIELD(disposition),
      DISPOSITION_REFLECTED},
@@ -244,11 +248,10 @@ static bool is_wanted(int wanted, int value)
 bool trap_kind_matches(const struct trap_kind *kind, const struct vm_event *event)
 {
     bool is_exit = event->disposition != DISPOSITION_INTERRUPT;
-    bool is_fault = event->exit.reason == EXIT_EXCEPTION || event->exit.reason == EXIT_PAGE_FAULT;
 
     if (!is_wanted(kind->reason, is_exit ? (int)event->exit.reason : -2) ||
         !is_wanted(kind->disposition, (int)event->disposition) ||
-        !is_wanted(kind->fault, is_fault ? event->exit.fault.vector : -2) ||
+        !is_wanted(kind->fault, exit_has_fault(&event->exit) ? event->exit.fault.vector : -2) ||
         !is_wanted(kind->cpl, event->before.cpl))
         return false;
     if (kind->wants_ordinary && (!event->has_insn || event->insn.sensitive != NULL))

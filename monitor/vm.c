@@ -41,8 +41,10 @@ static bool create_board(struct vm *vm, char *error, size_t error_size)
 
 static bool create_shadow(struct vm *vm, char *error, size_t error_size)
 {
+    struct shadow_window no_window = {.hole_last = UINT32_MAX};
     struct shadow_config config = {.memory = &vm->memory,
-                                   .window = vm->engine->window(vm->engine_state),
+                                   .window = vm->engine->window != NULL ? vm->engine->window(vm->engine_state)
+                                                                        : no_window,
                                    .use_userfaultfd = vm->config.use_userfaultfd,
                                    .check_invariant = vm->config.check_invariant,
                                    .observe = machine_observe_shadow,

@@ -1,7 +1,7 @@
 /*
  * The memory that stubs live in, and the cache of those made so far.
  *
- * Two pages: code and scratch. The code page is a memfd, mapped twice, once to write and once to run, so that
+ * Code, and a page of scratch. The code is a memfd, mapped twice, once to write and once to run, so that
  * no page is ever both; the scratch page follows the executable mapping, in reach of a RIP-relative
  * displacement. All of it is the host's: nothing here is guest state, and nothing outlives one instruction
  * but the translation of its bytes. One vCPU thread at a time.
@@ -19,7 +19,8 @@
 #include "vcpu/stub_offsets.h"
 
 #define STUB_SIZE  32u /* an instruction and the jump back, and no line split */
-#define STUB_COUNT (PAGE_SIZE / STUB_SIZE)
+#define STUB_COUNT 4096u
+#define CODE_SIZE  ((size_t)STUB_COUNT * STUB_SIZE)
 
 _Static_assert(offsetof(struct stub_context, gpr[EAX]) == STUB_EAX, "stub_enter.S");
 _Static_assert(offsetof(struct stub_context, gpr[ECX]) == STUB_ECX, "stub_enter.S");
@@ -69,13 +70,13 @@ void vcpu_stub_init(void)
     if (stubs.writable != NULL)
         return;
     fd = memfd_create("ring3-stubs", MFD_CLOEXEC);
-    if (fd < 0 || ftruncate(fd, PAGE_SIZE) != 0)
+    if (fd < 0 || ftruncate(fd, (off_t)CODE_SIZE) != 0)
         die("cannot make memory for instruction stubs: %s", strerror(errno));
     stubs.executable =
-        map_pages(NULL, (size_t)2 * PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
-    stubs.scratch = stubs.executable + PAGE_SIZE;
-    map_pages(stubs.executable, PAGE_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd);
-    stubs.writable = map_pages(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
+        map_pages(NULL, CODE_SIZE + PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+    stubs.scratch = stubs.executable + CODE_SIZE;
+    map_pages(stubs.executable, CODE_SIZE, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd);
+    stubs.writable = map_pages(NULL, CODE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
     close(fd);
 }
 

@@ -30,11 +30,11 @@ def device_tree():
 
 
 class UBoot(harness.Test):
-    def boot(self, *options, terminal=True):
+    def boot(self, *options, engine="trap", terminal=True):
         """Boots to the prompt."""
         address, tree = device_tree()
         path = self.put("u-boot.dtb", tree)
-        uboot = harness.Conversation(self, "run", "--engine", "trap", "--timeout", "100", *options, "--load",
+        uboot = harness.Conversation(self, "run", "--engine", engine, "--timeout", "100", *options, "--load",
                                      f"{path}@{address:#x}", os.path.join(FOLDER, "uboot.elf"), terminal=terminal)
         uboot.expect("U-Boot 20")
         uboot.expect("DRAM:  256 MiB")
@@ -71,6 +71,12 @@ class UBoot(harness.Test):
         self.assertEqual(date.date(), datetime.date(2000, 1, 1))
         self.assertLess(date.hour, 1)
         uboot.type("\x01x")  # Ctrl-A x
+        self.assertEqual(uboot.finish(), 0)
+
+    def test_interpreted(self):
+        uboot = self.boot("--clock", "host", engine="interpret")
+        self.converse(uboot)
+        uboot.type("reset\r")
         self.assertEqual(uboot.finish(), 0)
 
     def test_host_clock_and_pipes(self):

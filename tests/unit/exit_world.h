@@ -126,13 +126,13 @@ static inline void put_descriptor(unsigned selector, uint32_t base, uint32_t lim
 }
 
 /* A kernel with segments, an IDT of interrupt gates, a TSS, and paging over all but the last 4 MiB of RAM. */
-static inline void exit_world_open(const struct vm_config *config)
+static inline void exit_world_open_on(const struct engine *engine, const struct vm_config *config)
 {
     char error[256] = "";
 
     memset(&fake, 0, sizeof fake);
     fake.now = 1000000;
-    ck_assert_msg(vm_create(&vm, config, &fake_engine, error, sizeof error), "%s", error);
+    ck_assert_msg(vm_create(&vm, config, engine, error, sizeof error), "%s", error);
     put_descriptor(SEL_CODE, 0, 0xfffff, 0x9b, 0xc);
     put_descriptor(SEL_DATA, 0, 0xfffff, 0x93, 0xc);
     put_descriptor(SEL_ABSENT, 0, 0xfffff, 0x13, 0xc);
@@ -163,10 +163,16 @@ static inline void exit_world_open(const struct vm_config *config)
     machine_vcpu_ops.paging_changed(&vm.vcpu, vm.vcpu.cr0 & ~CR0_PG, 0, 0);
 }
 
+static inline void exit_world_open(const struct vm_config *config)
+{
+    exit_world_open_on(&fake_engine, config);
+}
+
 static inline void exit_world_close(void)
 {
     vm_destroy(&vm);
-    munmap(fake.window, WINDOW_SIZE);
+    if (fake.window != NULL)
+        munmap(fake.window, WINDOW_SIZE);
 }
 
 static inline void put_code(const uint8_t *code, size_t n)
