@@ -84,7 +84,6 @@ bool vm_create(struct vm *vm, const struct vm_config *config, const struct engin
     if (vm->engine_state == NULL || !create_board(vm, error, error_size) ||
         !create_shadow(vm, error, error_size))
         goto failed;
-    vm->memory.shadow = vm->shadow;
     return true;
 failed:
     vm_destroy(vm);

@@ -39,12 +39,13 @@ void drop_flush(struct shadow *shadow, struct drop_batch *batch)
     if (range.first == range.end)
         return;
     space_observe(shadow, SHADOW_CHANGE_DROP, range.first, range.end - range.first);
-    if (host_unmap(shadow, range))
-        return;
-    /* no room to punch a hole into a mapping */
-    space_forget_all(shadow);
-    if (!host_clear(shadow))
-        die("cannot clear the guest's window: %s", strerror(errno));
+    if (!host_unmap(shadow, range)) {
+        /* no room to punch a hole into a mapping */
+        space_forget_all(shadow);
+        if (!host_clear(shadow))
+            die("cannot clear the guest's window: %s", strerror(errno));
+    }
+    space_tell_dropped(shadow);
 }
 
 /* Pages must come in ascending order. */
@@ -79,10 +80,14 @@ void drop_region(struct shadow *shadow, struct drop_batch *batch, uint32_t regio
 
 void shadow_drop_page(struct shadow *shadow, uint32_t rpn)
 {
-    if (rpn >= shadow->n_rpn)
+    struct shadow_set *set = shadow->set;
+    struct shadow *space;
+
+    if (rpn >= set->n_rpn)
         return;
-    while (shadow->rmap_head[rpn] != 0)
-        drop_page(shadow, shadow->rmap_head[rpn] - 1);
+    for (uint64_t left = set->page[rpn].mapped; (space = set_next(set, &left)) != NULL;)
+        while (space->rmap_head[rpn] != 0)
+            drop_page(space, space->rmap_head[rpn] - 1);
 }
 
 void shadow_drop_all(struct shadow *shadow)

@@ -3,8 +3,8 @@
  * serves.
  *
  * A mapping gives the intersection of what the guest's tables allow and what must be caught: no write before
- * the D bit is set, none to ROM and none to a traced page table. With the page come neighbours that are
- * contiguous in memory and have the same rights, so that the host keeps few and long mappings. Only
+ * the D bit is set, none to ROM, to a traced page table or to translated code. With the page come neighbours
+ * that are contiguous in memory and have the same rights, so that the host keeps few and long mappings. Only
  * neighbours whose A bit (for writes: and D bit) the guest or the CPU has set already, or, when faults march
  * through memory one after the other, also some whose A bit we set now: a CPU may set A for a prefetch as
  * well (SDM Vol 3A 4.8, 4.10.2.3). D is never set ahead.
@@ -50,12 +50,11 @@ static unsigned access_kind(const struct vcpu *vcpu, uint32_t error)
 /* Must the host map the page read-only? Drops a trace that nobody needs any more. */
 static bool is_held_back(struct shadow *shadow, uint32_t rpn)
 {
-    if (!space_is_table(shadow, rpn))
+    if (!space_must_hold_back(shadow, rpn))
         return false;
-    if (table_is_used(shadow, rpn))
-        return true;
-    table_untrace(shadow, rpn);
-    return false;
+    if (space_is_table(shadow, rpn) && !table_is_used(shadow, rpn))
+        table_untrace(shadow, rpn);
+    return space_must_hold_back(shadow, rpn);
 }
 
 static bool is_rom(const struct shadow *shadow, uint32_t rpn)
@@ -179,7 +178,7 @@ static void map_run(struct shadow *shadow, struct fill *fill)
     if (!host_map(shadow, fill->run, first_rpn, is_writable, fill->page)) {
         if (++shadow->n_failures == HOST_FAILURES)
             die("the host refuses to map guest memory: %s", strerror(errno));
-        shadow_drop_all(shadow);
+        set_drop_all(shadow->set);
         return; /* the guest faults again */
     }
     shadow->n_failures = 0;
@@ -193,7 +192,7 @@ static void map_run(struct shadow *shadow, struct fill *fill)
     view_note_fill(shadow, fill->run, fill->walk->user);
     space_observe(shadow, SHADOW_CHANGE_FILL, fill->run.first, n);
     for (uint32_t page = fill->run.first; is_writable && page < fill->run.end; page++)
-        if (space_is_table(shadow, spte_rpn(shadow->spte[page])) && (shadow->spte[page] & SPTE_WRITE))
+        if (space_must_hold_back(shadow, spte_rpn(shadow->spte[page])) && (shadow->spte[page] & SPTE_WRITE))
             protect_page(shadow, page);
 }
 
@@ -235,6 +234,33 @@ static void look_at_neighbours(const struct shadow *shadow, struct fill *fill)
 
 /* ---- the fault ----------------------------------------------------------------------------------------- */
 
+/* May the guest's own store reach the page? If nothing but translations is in the way, their owner decides.
+ */
+static bool may_store(struct shadow *shadow, struct fill *fill, gva_t gva)
+{
+    const struct memory_code_listener *listener = &shadow->memory->code_listener;
+
+    if (is_rom(shadow, fill->rpn))
+        return false;
+    if (!fill->is_held_back)
+        return true;
+    if (space_is_table(shadow, fill->rpn) || listener->store == NULL ||
+        !listener->store(listener->ctx, fill->rpn, gva & PAGE_MASK))
+        return false;
+    shadow_forget_code(shadow->memory, fill->rpn);
+    fill->is_held_back = false;
+    return true;
+}
+
+/* A window that is the user's, now or always, maps nothing else, whoever asks: an engine between two worlds,
+ * at CPL 0 but not in its view; a kernel that reaches for the user's pages. */
+static bool is_out_of_view(const struct shadow *shadow, const struct walk *walk, unsigned kind)
+{
+    if (shadow->config.is_user_only)
+        return !walk->user || ((kind & ACCESS_WRITE) && !walk->write);
+    return shadow->is_user_view && !walk->user;
+}
+
 enum shadow_result shadow_fault(struct shadow *shadow, struct vcpu *vcpu, gva_t gva, uint32_t error,
                                 struct fault *fault)
 {
@@ -242,6 +268,7 @@ enum shadow_result shadow_fault(struct shadow *shadow, struct vcpu *vcpu, gva_t 
     struct walk walk;
     struct fill fill = {.walk = &walk, .page = gva >> PAGE_SHIFT};
 
+    shadow_note_use(shadow);
     table_follow_registers(shadow, vcpu);
     if (!guest_walk(shadow->memory, vcpu, gva, kind, false, &walk, fault))
         return SHADOW_GUEST;
@@ -250,13 +277,13 @@ enum shadow_result shadow_fault(struct shadow *shadow, struct vcpu *vcpu, gva_t 
         return SHADOW_EMULATE;
     if (host_is_hole(shadow, fill.page))
         return SHADOW_HOLE;
-    if (shadow->is_user_view && !walk.user) /* an engine between two worlds: CPL 0, but not its view */
+    if (is_out_of_view(shadow, &walk, kind))
         return SHADOW_EMULATE;
     evict_for(shadow, RUNS_PER_FILL);
     if (!table_trace_walk(shadow, &walk, gva))
         return SHADOW_EMULATE;
     fill.is_held_back = is_held_back(shadow, fill.rpn);
-    if ((kind & ACCESS_WRITE) && (fill.is_held_back || is_rom(shadow, fill.rpn))) {
+    if ((kind & ACCESS_WRITE) && !may_store(shadow, &fill, gva)) {
         shadow->stats.write_protect_faults++;
         return SHADOW_EMULATE;
     }

@@ -38,20 +38,22 @@ static bool fails(const struct report *report, const char *format, ...)
     return false;
 }
 
-void invariant_open(struct shadow *shadow)
+void invariant_open(struct shadow_set *set)
 {
     struct stat status;
 
-    if (fstat(shadow->memory->fd, &status) == 0)
-        shadow->memory_inode = status.st_ino;
-    shadow->maps = fopen("/proc/self/maps", "re");
+    if (set->maps != NULL)
+        return;
+    if (fstat(set->memory->fd, &status) == 0)
+        set->memory_inode = status.st_ino;
+    set->maps = fopen("/proc/self/maps", "re");
 }
 
-void invariant_close(struct shadow *shadow)
+void invariant_close(struct shadow_set *set)
 {
-    if (shadow->maps != NULL)
-        fclose(shadow->maps);
-    shadow->maps = NULL;
+    if (set->maps != NULL)
+        fclose(set->maps);
+    set->maps = NULL;
 }
 
 void invariant_log(struct shadow *shadow, uint32_t first, uint32_t n)
@@ -79,7 +81,7 @@ static bool check_levels(const struct shadow *shadow, const struct report *repor
 
         if (rpn == RPN_NONE)
             return fails(report, "%08x: mapped by a %s outside memory", gva, level->name);
-        if (!space_is_table(shadow, rpn) || !table_is_used(shadow, rpn))
+        if (!space_is_table(shadow, rpn) || !table_is_used_by(shadow, rpn))
             return fails(report, "%08x: its %s at %09" PRIx64 " is not traced", gva, level->name,
                          level->address);
         if (!(level->entry & PTE_A) && !(shadow->memory->page_flags[rpn] & PAGE_IS_ROM))
@@ -100,9 +102,11 @@ static bool check_writable(const struct shadow *shadow, const struct report *rep
         return true;
     if (!(spte & SPTE_HOST_WRITE))
         return fails(report, "%08x: noted writable, but not so in the host", gva);
-    if (page_flags & (PAGE_IS_TABLE | PAGE_IS_ROM))
+    if (page_flags & (PAGE_IS_TABLE | PAGE_IS_ROM | PAGE_IS_CODE))
         return fails(report, "%08x: writable, but a %s", gva,
-                     (page_flags & PAGE_IS_ROM) ? "ROM page" : "page table");
+                     (page_flags & PAGE_IS_ROM)     ? "ROM page"
+                     : (page_flags & PAGE_IS_TABLE) ? "page table"
+                                                    : "page of code");
     if (walk->n_levels != 0 && !walk->dirty &&
         !(shadow->memory->page_flags[memory_rpn(shadow->memory, walk->level[walk->n_levels - 1].address)] &
           PAGE_IS_ROM))
@@ -133,6 +137,8 @@ static bool check_page(struct shadow *shadow, const struct report *report, const
                      memory_rpn(shadow->memory, walk.gpa));
     if ((spte & SPTE_USER) && !walk.user)
         return fails(report, "%08x: mapped for the user, but the guest's tables forbid it", gva);
+    if (shadow->config.is_user_only && !(spte & SPTE_USER))
+        return fails(report, "%08x: the supervisor's, but mapped in a window of the user's", gva);
     if (spte_is_kernel_only(spte) && shadow->is_user_view && page < shadow->limit_page)
         return fails(report, "%08x: the supervisor's, but mapped in the user view", gva);
     return check_levels(shadow, report, gva, &walk) && check_writable(shadow, report, gva, spte, &walk);
@@ -153,6 +159,20 @@ static bool check_rmap(const struct shadow *shadow, const struct report *report,
 
     if (here != page + 1 || (next != 0 && shadow->rmap_prev[next - 1] != page + 1))
         return fails(report, "%08x: not on the reverse map of page %05x", page << PAGE_SHIFT, spte_rpn(spte));
+    return true;
+}
+
+/* The bits of this space, by page of memory. */
+static bool check_bits(const struct shadow *shadow, const struct report *report)
+{
+    for (uint32_t rpn = 0; rpn < shadow->n_rpn; rpn++) {
+        const struct page_spaces *page = &shadow->set->page[rpn];
+
+        if (((page->mapped & shadow->bit) != 0) != (shadow->rmap_head[rpn] != 0))
+            return fails(report, "page %05x: noted wrongly whether the space maps it", rpn);
+        if (((page->table & shadow->bit) != 0) != table_is_used_by(shadow, rpn))
+            return fails(report, "page %05x: noted wrongly whether the space uses it as a table", rpn);
+    }
     return true;
 }
 
@@ -208,7 +228,7 @@ static bool check_host_mapping(const struct shadow *shadow, const struct report 
 
         if (host_is_hole(shadow, page))
             continue;
-        if (mapping->inode != shadow->memory_inode) {
+        if (mapping->inode != shadow->set->memory_inode) {
             if (mapping->rights[0] != '-' || mapping->rights[1] != '-' || mapping->rights[2] != '-')
                 return fails(report, "%08x: something else is mapped there", page << PAGE_SHIFT);
             continue;
@@ -231,16 +251,17 @@ static bool parse_host_mapping(const char *line, struct host_mapping *mapping)
 static bool check_host(const struct shadow *shadow, const struct report *report)
 {
     uint64_t base = shadow->config.window.base;
+    FILE *maps = shadow->set->maps;
     uint64_t n_found = 0;
     char *line = NULL;
     size_t size = 0;
     bool is_right = true;
 
-    if (shadow->maps == NULL)
-        return true;      /* no list, nothing to compare */
-    fflush(shadow->maps); /* forgets what was read before */
-    rewind(shadow->maps);
-    while (is_right && getline(&line, &size, shadow->maps) > 0) {
+    if (maps == NULL)
+        return true; /* no list, nothing to compare */
+    fflush(maps);    /* forgets what was read before */
+    rewind(maps);
+    while (is_right && getline(&line, &size, maps) > 0) {
         struct host_mapping mapping;
 
         if (parse_host_mapping(line, &mapping) && mapping.end > base && mapping.first < base + WINDOW_BYTES)
@@ -264,7 +285,7 @@ static bool check_everything(struct shadow *shadow, const struct report *report,
             if (!check_page(shadow, report, vcpu, page) || !check_rmap(shadow, report, page))
                 return false;
     }
-    return check_counts(shadow, report) && check_host(shadow, report);
+    return check_counts(shadow, report) && check_bits(shadow, report) && check_host(shadow, report);
 }
 
 static bool check_changes(struct shadow *shadow, const struct report *report, const struct vcpu *vcpu)
@@ -276,17 +297,29 @@ static bool check_changes(struct shadow *shadow, const struct report *report, co
     return true;
 }
 
+/* A space against the tables of the registers it was built for. */
+static bool check_space(struct shadow *shadow, const struct report *report, bool everything)
+{
+    struct vcpu vcpu = {.cr0 = shadow->cr0, .cr3 = shadow->cr3, .cr4 = shadow->cr4};
+    bool is_right;
+
+    if (everything || shadow->n_changes > CHANGE_LOG || ++shadow->n_checks % CHECKS_PER_FULL_CHECK == 0)
+        is_right = check_everything(shadow, report, &vcpu);
+    else
+        is_right = check_changes(shadow, report, &vcpu);
+    shadow->n_changes = 0;
+    return is_right;
+}
+
 bool shadow_check(struct shadow *shadow, const struct vcpu *vcpu, bool everything, char *error,
                   size_t error_size)
 {
     const struct report report = {error, error_size};
-    bool is_right;
+    struct shadow *space;
 
     table_follow_registers(shadow, vcpu);
-    if (everything || shadow->n_changes > CHANGE_LOG || ++shadow->n_checks % CHECKS_PER_FULL_CHECK == 0)
-        is_right = check_everything(shadow, &report, vcpu);
-    else
-        is_right = check_changes(shadow, &report, vcpu);
-    shadow->n_changes = 0;
-    return is_right;
+    for (uint64_t left = shadow->set->members; (space = set_next(shadow->set, &left)) != NULL;)
+        if (!check_space(space, &report, everything))
+            return false;
+    return true;
 }

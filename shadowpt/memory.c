@@ -8,7 +8,7 @@
  *
  * Read next: walk.c (the guest's page tables in this memory), space.h (the shadow of them).
  */
-#include "shadowpt/shadowpt.h"
+#include "shadowpt/space.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -81,6 +81,7 @@ bool memory_create(struct guest_memory *memory, uint64_t ram_size, uint64_t rom_
 
 void memory_destroy(struct guest_memory *memory)
 {
+    set_close(memory);
     if (memory->hva != NULL)
         munmap(memory->hva, memory->size);
     if (memory->fd >= 0)
@@ -177,6 +178,12 @@ bool memory_read(const struct guest_memory *memory, gpa_t gpa, void *buf, size_t
     return true;
 }
 
+static void tell_code_listener(struct guest_memory *memory, uint32_t rpn, uint32_t offset, uint32_t n)
+{
+    if (memory->code_listener.written != NULL)
+        memory->code_listener.written(memory->code_listener.ctx, rpn, offset, n);
+}
+
 /* One page of a write. Every change of guest memory that does not come from a mapping the guest holds goes
  * through here or through memory_update_entry: the place to note dirty pages, or to tell whoever depends on
  * the content. */
@@ -190,8 +197,10 @@ static void write_page(struct guest_memory *memory, uint8_t *hva, const uint8_t 
     if ((flags & PAGE_IS_ROM) && !may_write_rom)
         return;
     memcpy(hva, from, n);
-    if ((flags & PAGE_IS_TABLE) && memory->shadow != NULL)
-        shadow_table_written(memory->shadow, rpn, (uint32_t)(offset & PAGE_MASK), (uint32_t)n);
+    if (flags & PAGE_IS_CODE)
+        tell_code_listener(memory, rpn, (uint32_t)(offset & PAGE_MASK), (uint32_t)n);
+    if (flags & PAGE_IS_TABLE)
+        shadow_table_written(memory, rpn, (uint32_t)(offset & PAGE_MASK), (uint32_t)n);
 }
 
 static bool write_bytes(struct guest_memory *memory, gpa_t gpa, const void *buf, size_t n, bool may_write_rom)
@@ -231,6 +240,9 @@ bool memory_update_entry(struct guest_memory *memory, gpa_t gpa, uint32_t old, u
 
     void *entry = memory->hva + ((uint64_t)rpn << PAGE_SHIFT) + (gpa & PAGE_MASK);
 
-    return __atomic_compare_exchange_n((uint32_t *)entry, &old, new, false, __ATOMIC_SEQ_CST,
-                                       __ATOMIC_SEQ_CST);
+    if (!__atomic_compare_exchange_n((uint32_t *)entry, &old, new, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+        return false;
+    if (memory->page_flags[rpn] & PAGE_IS_CODE)
+        tell_code_listener(memory, rpn, (uint32_t)(gpa & PAGE_MASK), sizeof old);
+    return true;
 }

@@ -21,27 +21,30 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* Leaves shadow->uffd at -1 where the host refuses: mprotect serves as well. */
-void protect_open(struct shadow *shadow)
+/* Leaves set->uffd at -1 where the host refuses: mprotect serves as well. */
+void protect_open(struct shadow_set *set)
 {
     const uint64_t features = UFFD_FEATURE_SIGBUS | UFFD_FEATURE_WP_HUGETLBFS_SHMEM;
     struct uffdio_api api = {.api = UFFD_API, .features = features};
-    int uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
+    int uffd;
 
+    if (set->uffd >= 0)
+        return;
+    uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK | UFFD_USER_MODE_ONLY);
     if (uffd < 0)
         return;
     if (ioctl(uffd, UFFDIO_API, &api) != 0 || (api.features & features) != features) {
         close(uffd);
         return;
     }
-    shadow->uffd = uffd;
+    set->uffd = uffd;
 }
 
-void protect_close(struct shadow *shadow)
+void protect_close(struct shadow_set *set)
 {
-    if (shadow->uffd >= 0)
-        close(shadow->uffd);
-    shadow->uffd = -1;
+    if (set->uffd >= 0)
+        close(set->uffd);
+    set->uffd = -1;
 }
 
 bool shadow_uses_userfaultfd(const struct shadow *shadow)
@@ -94,6 +97,29 @@ void protect_page(struct shadow *shadow, uint32_t page)
     }
     space_set_flags(shadow, page, shadow->spte[page] & PAGE_MASK & ~gone);
     space_observe(shadow, SHADOW_CHANGE_PROTECT, page, 1);
+}
+
+static void protect_mappings(struct shadow *shadow, uint32_t rpn)
+{
+    uint32_t next;
+
+    for (uint32_t link = shadow->rmap_head[rpn]; link != 0; link = next) {
+        uint32_t page = link - 1;
+        uint32_t spte = shadow->spte[page];
+
+        next = shadow->rmap_next[page];
+        if (spte_rpn(spte) == rpn && (spte & SPTE_WRITE)) /* else it went with others, for want of room */
+            protect_page(shadow, page);
+    }
+}
+
+/* Every mapping of the page, in every space, becomes read-only. */
+void protect_everywhere(struct shadow_set *set, uint32_t rpn)
+{
+    struct shadow *shadow;
+
+    for (uint64_t left = set->page[rpn].mapped; (shadow = set_next(set, &left)) != NULL;)
+        protect_mappings(shadow, rpn);
 }
 
 /* The page, mapped read-only, becomes writable in the host; the caller notes it. */

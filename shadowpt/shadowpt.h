@@ -40,7 +40,19 @@ enum page_flag {
     PAGE_IS_DIRTY = 8, /* for snapshots and migration */
 };
 
-struct shadow;
+struct shadow_set;
+
+/* Whoever keeps translations of guest code: told of what happens to pages with PAGE_IS_CODE. It must not call
+ * back into shadowpt, but for shadow_forget_code. */
+struct memory_code_listener {
+    void *ctx;
+    /* n bytes of the page were written through the door: by the emulator, a device, the walk (A and D) or the
+     * monitor. */
+    void (*written)(void *ctx, uint32_t rpn, uint32_t offset, uint32_t n);
+    /* The guest is about to store there. true: the translations are given up, and the page becomes writable;
+     * false: the store is to be emulated. */
+    bool (*store)(void *ctx, uint32_t rpn, uint32_t offset);
+};
 
 struct guest_memory {
     int fd;            /* memfd */
@@ -50,7 +62,8 @@ struct guest_memory {
     struct memory_region region[MEMORY_MAX_REGIONS];
     unsigned n_regions;
     uint8_t *page_flags;
-    struct shadow *shadow; /* told of writes to flagged pages; may be NULL */
+    struct memory_code_listener code_listener; /* all NULL: nobody has translations */
+    struct shadow_set *shadows;                /* the spaces over this memory; NULL until there is one */
 };
 
 /* RAM of `ram_size` bytes (a multiple of 4 KiB, 1 MiB to MEMORY_MAX_RAM) with the PC's holes, and `rom_size`
@@ -102,6 +115,10 @@ bool guest_walk(struct guest_memory *memory, const struct vcpu *vcpu, gva_t gva,
 
 /* ---- shadow spaces ------------------------------------------------------------------------------------- */
 
+#define SHADOW_MAX_SPACES 64 /* over one guest memory */
+
+struct shadow;
+
 /* A window: guest linear address a lives at base + (uint32_t)(a + bias). [hole_first, hole_last] are guest
  * addresses that cannot be mapped there (hole_first > hole_last: none). */
 struct shadow_window {
@@ -131,11 +148,21 @@ struct shadow_stats {
 struct shadow_config {
     struct guest_memory *memory;
     struct shadow_window window; /* already reserved, PROT_NONE */
-    unsigned max_runs;           /* bound on separate host mappings; 0: a default well under the VMA limit */
-    bool use_userfaultfd;        /* write protection by userfaultfd where the host has it */
-    bool check_invariant;        /* debug: check what changed at every exit, everything every 1024 */
+    unsigned max_runs; /* bound on separate host mappings, of all spaces together; 0: a default well under the
+                          VMA limit */
+    bool use_userfaultfd; /* write protection by userfaultfd where the host has it */
+    bool check_invariant; /* debug: check what changed at every exit, everything every 1024 */
+    /* The window is of one view alone, so that there is no user limit and nothing to take away when the view
+     * changes: of the supervisor... */
+    bool has_own_view;
+    /* ...or of the user: no page is ever mapped there that CPL 3 may not use. */
+    bool is_user_only;
     void (*observe)(void *ctx, enum shadow_change change, gva_t first, uint32_t n_pages);
     void *observe_ctx;
+    /* These pages, each of which was mapped, are so no longer: called before the guest runs again or
+     * something else is mapped there. It must not call back into shadowpt. May be NULL. */
+    void (*dropped)(void *ctx, struct shadow *shadow, gva_t first, uint32_t n_pages);
+    void *dropped_ctx;
 };
 
 enum shadow_result {
@@ -145,9 +172,16 @@ enum shadow_result {
     SHADOW_HOLE,    /* memory, but at an address in the window's hole: emulate, or move the window */
 };
 
-/* NULL: one line in `error`. */
+/* Joins the spaces over config->memory; all of them follow the guest's tables all the time, each for the
+ * paging registers it was last brought to, and cost nothing while the guest leaves their tables alone. Once a
+ * first space has been made, another needs no system call that a running monitor would not make. NULL: one
+ * line in `error`. */
 struct shadow *shadow_create(const struct shadow_config *config, char *error, size_t error_size);
 void shadow_destroy(struct shadow *shadow);
+
+/* The engine enters the window, and the registers are to be those of the space (shadow_paging_changed, if
+ * they may differ): what is evicted, and which tables are given up, goes by how long ago a space was used. */
+void shadow_note_use(struct shadow *shadow);
 
 /* A host #PF at `gva` with the CPU's error code (PF_WRITE, PF_FETCH count; privilege is vcpu->cpl). */
 enum shadow_result shadow_fault(struct shadow *shadow, struct vcpu *vcpu, gva_t gva, uint32_t error,
@@ -169,11 +203,16 @@ void shadow_widen_user_view(struct shadow *shadow, bool is_wide);
 void shadow_paging_changed(struct shadow *shadow, const struct vcpu *vcpu, uint32_t old_cr0, uint32_t old_cr3,
                            uint32_t old_cr4);
 void shadow_invlpg(struct shadow *shadow, gva_t gva);
-/* memory.c calls it after a write to a page with PAGE_IS_TABLE. */
-void shadow_table_written(struct shadow *shadow, uint32_t rpn, uint32_t offset, uint32_t n);
-/* Every mapping of the page goes (its content's meaning changed: patching, ROM, reset). */
+/* memory.c calls it after a write to a page with PAGE_IS_TABLE: every space that uses it follows. */
+void shadow_table_written(struct guest_memory *memory, uint32_t rpn, uint32_t offset, uint32_t n);
+/* Every mapping of the page goes, in all spaces (its content's meaning changed: patching, ROM, reset). */
 void shadow_drop_page(struct shadow *shadow, uint32_t rpn);
 void shadow_drop_all(struct shadow *shadow);
+/* Translations depend on the page: from now on no space maps it writable, and memory->code_listener is told
+ * of stores and writes to it... */
+void shadow_protect_code(struct guest_memory *memory, uint32_t rpn);
+/* ...until nothing depends on it any more. Mappings become writable as the guest stores there. */
+void shadow_forget_code(struct guest_memory *memory, uint32_t rpn);
 /* From now on the window lies there (reserved likewise); nothing is mapped in it. */
 void shadow_move_window(struct shadow *shadow, const struct shadow_window *window);
 
@@ -183,14 +222,20 @@ struct shadow_mapping {
     bool write, user, global;
 };
 bool shadow_find(const struct shadow *shadow, gva_t gva, struct shadow_mapping *mapping);
+/* The byte at gva in guest_memory, if the space maps its page with the rights that an access of this kind
+ * (ACCESS_*) needs, and was built for the vcpu's paging registers: then the walk would allow it, and has
+ * nothing to set; the rest of the page follows. NULL: take the long way. A page that may be written so is
+ * neither ROM nor a page table nor code. */
+uint8_t *shadow_fast(const struct shadow *shadow, const struct vcpu *vcpu, gva_t gva, unsigned kind);
 /* For a debugger: instructions on the page of gva cannot be fetched, and the attempt is a #PF with PF_FETCH,
  * until they are allowed again, which must be before anything else is asked of the shadow. Nothing the guest
  * sees changes. false: the page is not mapped now. */
 bool shadow_allow_fetch(struct shadow *shadow, gva_t gva, bool is_allowed);
 const struct shadow_stats *shadow_stats(const struct shadow *shadow);
 bool shadow_uses_userfaultfd(const struct shadow *shadow);
-/* Checks every mapping against the guest's tables and the host's. false: one line in `error`. To be called at
- * each exit when check_invariant is on (it decides itself how much to check). */
+/* Checks every mapping against the guest's tables and the host's: of this space after bringing it to the
+ * vcpu's registers, and of all others as they are. false: one line in `error`. To be called at each exit when
+ * check_invariant is on (it decides itself how much to check). */
 bool shadow_check(struct shadow *shadow, const struct vcpu *vcpu, bool everything, char *error,
                   size_t error_size);
 

@@ -14,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "vcpu/fail.h"
 
@@ -22,20 +21,6 @@
 #define LEAST_MAX_RUNS   64u    /* an instruction touches at most a dozen pages; they must fit at once */
 
 /* ---- life ---------------------------------------------------------------------------------------------- */
-
-static void *reserve_array(size_t n, size_t size)
-{
-    void *array =
-        mmap(NULL, n * size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-
-    return array == MAP_FAILED ? NULL : array;
-}
-
-static void release_array(void *array, size_t n, size_t size)
-{
-    if (array != NULL)
-        munmap(array, n * size);
-}
 
 struct shadow *shadow_create(const struct shadow_config *config, char *error, size_t error_size)
 {
@@ -54,21 +39,27 @@ struct shadow *shadow_create(const struct shadow_config *config, char *error, si
     shadow->directory = RPN_NONE;
     shadow->limit_page = WINDOW_PAGES;
     shadow->uffd = -1;
-    shadow->spte = reserve_array(WINDOW_PAGES, sizeof *shadow->spte);
-    shadow->rmap_next = reserve_array(WINDOW_PAGES, sizeof *shadow->rmap_next);
-    shadow->rmap_prev = reserve_array(WINDOW_PAGES, sizeof *shadow->rmap_prev);
-    shadow->rmap_head = reserve_array(shadow->n_rpn, sizeof *shadow->rmap_head);
-    shadow->table = reserve_array(shadow->n_rpn, sizeof *shadow->table);
+    shadow->spte = set_reserve_array(WINDOW_PAGES, sizeof *shadow->spte);
+    shadow->rmap_next = set_reserve_array(WINDOW_PAGES, sizeof *shadow->rmap_next);
+    shadow->rmap_prev = set_reserve_array(WINDOW_PAGES, sizeof *shadow->rmap_prev);
+    shadow->rmap_head = set_reserve_array(shadow->n_rpn, sizeof *shadow->rmap_head);
+    shadow->table = set_reserve_array(shadow->n_rpn, sizeof *shadow->table);
+    if (!set_join(shadow, error, error_size)) {
+        shadow_destroy(shadow);
+        return NULL;
+    }
     if (shadow->spte == NULL || shadow->rmap_next == NULL || shadow->rmap_prev == NULL ||
         shadow->rmap_head == NULL || shadow->table == NULL) {
         snprintf(error, error_size, "cannot reserve the shadow's arrays: %s", strerror(errno));
         shadow_destroy(shadow);
         return NULL;
     }
-    if (config->use_userfaultfd)
-        protect_open(shadow);
+    if (config->use_userfaultfd) {
+        protect_open(shadow->set);
+        shadow->uffd = shadow->set->uffd;
+    }
     if (config->check_invariant)
-        invariant_open(shadow);
+        invariant_open(shadow->set);
     return shadow;
 }
 
@@ -76,15 +67,16 @@ void shadow_destroy(struct shadow *shadow)
 {
     if (shadow == NULL)
         return;
-    if (shadow->spte != NULL && shadow->table != NULL)
+    if (shadow->set != NULL) {
         shadow_drop_all(shadow);
-    invariant_close(shadow);
-    protect_close(shadow);
-    release_array(shadow->table, shadow->n_rpn, sizeof *shadow->table);
-    release_array(shadow->rmap_head, shadow->n_rpn, sizeof *shadow->rmap_head);
-    release_array(shadow->rmap_prev, WINDOW_PAGES, sizeof *shadow->rmap_prev);
-    release_array(shadow->rmap_next, WINDOW_PAGES, sizeof *shadow->rmap_next);
-    release_array(shadow->spte, WINDOW_PAGES, sizeof *shadow->spte);
+        table_set_directory(shadow, RPN_NONE);
+    }
+    set_leave(shadow);
+    set_release_array(shadow->table, shadow->n_rpn, sizeof *shadow->table);
+    set_release_array(shadow->rmap_head, shadow->n_rpn, sizeof *shadow->rmap_head);
+    set_release_array(shadow->rmap_prev, WINDOW_PAGES, sizeof *shadow->rmap_prev);
+    set_release_array(shadow->rmap_next, WINDOW_PAGES, sizeof *shadow->rmap_next);
+    set_release_array(shadow->spte, WINDOW_PAGES, sizeof *shadow->spte);
     free(shadow);
 }
 
@@ -106,6 +98,18 @@ bool shadow_find(const struct shadow *shadow, gva_t gva, struct shadow_mapping *
     return true;
 }
 
+uint8_t *shadow_fast(const struct shadow *shadow, const struct vcpu *vcpu, gva_t gva, unsigned kind)
+{
+    uint32_t spte = shadow->spte[gva >> PAGE_SHIFT];
+    uint32_t needed = SPTE_PRESENT | ((kind & ACCESS_WRITE) ? SPTE_WRITE : 0) |
+                      ((kind & ACCESS_USER) ? SPTE_USER : 0); /* an override is never the user's */
+
+    if ((spte & needed) != needed || shadow->cr3 != vcpu->cr3 || shadow->cr0 != vcpu->cr0 ||
+        shadow->cr4 != vcpu->cr4)
+        return NULL;
+    return shadow->memory->hva + ((uint64_t)spte_rpn(spte) << PAGE_SHIFT) + (gva & PAGE_MASK);
+}
+
 void space_observe(struct shadow *shadow, enum shadow_change change, uint32_t first, uint32_t n)
 {
     if (shadow->config.observe != NULL)
@@ -122,6 +126,8 @@ static void rmap_add(struct shadow *shadow, uint32_t page, uint32_t rpn)
     shadow->rmap_prev[page] = 0;
     if (head != 0)
         shadow->rmap_prev[head - 1] = page + 1;
+    else
+        shadow->set->page[rpn].mapped |= shadow->bit;
     shadow->rmap_head[rpn] = page + 1;
 }
 
@@ -136,6 +142,8 @@ static void rmap_remove(struct shadow *shadow, uint32_t page, uint32_t rpn)
         shadow->rmap_next[prev - 1] = next;
     else
         shadow->rmap_head[rpn] = next;
+    if (shadow->rmap_head[rpn] == 0)
+        shadow->set->page[rpn].mapped &= ~shadow->bit;
 }
 
 /* ---- counts -------------------------------------------------------------------------------------------- */
@@ -164,6 +172,7 @@ static void count_run(struct shadow *shadow, uint32_t page, int by)
     shadow->region[page >> REGION_SHIFT].n_runs =
         (uint16_t)(shadow->region[page >> REGION_SHIFT].n_runs + by);
     shadow->n_runs += (uint32_t)by;
+    shadow->set->n_runs += (uint32_t)by;
 }
 
 static void count_page(struct shadow *shadow, uint32_t page, uint32_t spte, int by)
@@ -218,6 +227,26 @@ void space_set_flags(struct shadow *shadow, uint32_t page, uint32_t flags)
     invariant_log(shadow, page, 1);
 }
 
+/* The owner's notes of the pages that went: after the host mapping has gone, and before the guest runs. */
+void space_tell_dropped(struct shadow *shadow)
+{
+    struct page_range gone = shadow->gone;
+
+    shadow->gone = (struct page_range){0};
+    if (gone.first != gone.end && shadow->config.dropped != NULL)
+        shadow->config.dropped(shadow->config.dropped_ctx, shadow, gone.first << PAGE_SHIFT,
+                               gone.end - gone.first);
+}
+
+static void note_gone(struct shadow *shadow, uint32_t page)
+{
+    if (page != shadow->gone.end || shadow->gone.first == shadow->gone.end) {
+        space_tell_dropped(shadow);
+        shadow->gone.first = page;
+    }
+    shadow->gone.end = page + 1;
+}
+
 void space_unmap(struct shadow *shadow, uint32_t page)
 {
     uint32_t spte = shadow->spte[page];
@@ -227,6 +256,7 @@ void space_unmap(struct shadow *shadow, uint32_t page)
     rmap_remove(shadow, page, spte_rpn(spte));
     write_spte(shadow, page, 0);
     shadow->stats.drops++;
+    note_gone(shadow, page);
     if (shadow->region[page >> REGION_SHIFT].n_pages == 0)
         table_release(shadow, page >> REGION_SHIFT);
     invariant_log(shadow, page, 1);
@@ -266,6 +296,7 @@ void space_forget_all(struct shadow *shadow)
         for (; shadow->region[region].n_pages != 0; page++)
             space_unmap(shadow, page);
     }
+    space_tell_dropped(shadow);
     BUG_ON(shadow->stats.mappings != 0 || shadow->n_runs != 0 || shadow->n_kernel_low != 0);
 }
 

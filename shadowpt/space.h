@@ -15,8 +15,11 @@
  *
  * `page` always counts pages of guest *linear* addresses; only host.c knows where they are in the process.
  *
- * Read in this order: space.c (sptes, reverse map, run counts), host.c (the system calls), drop.c, fill.c,
- * table.c, view.c, evict.c, invariant.c.
+ * There may be many spaces over one memory; they are all true all the time, also while the guest runs in
+ * another. What a rule says of "the" mappings of a page or the use of a table is meant of all of them.
+ *
+ * Read in this order: set.c (what the spaces share), space.c (sptes, reverse map, run counts), host.c (the
+ * system calls), drop.c, fill.c, table.c, view.c, evict.c, invariant.c.
  */
 #ifndef RING3_SHADOWPT_SPACE_H
 #define RING3_SHADOWPT_SPACE_H
@@ -72,11 +75,46 @@ struct page_range {
     uint32_t first, end;
 };
 
+struct page_spaces { /* per rpn: bit i is space i */
+    uint64_t mapped; /* the spaces that map it: their reverse maps are not empty */
+    uint64_t table;  /* the spaces that use it as a directory or page table */
+};
+
+struct shadow_set { /* all spaces over one memory (set.c) */
+    struct guest_memory *memory;
+    struct shadow *space[SHADOW_MAX_SPACES];
+    uint64_t members; /* the places that are taken */
+    uint32_t n_rpn;
+    struct page_spaces *page; /* by rpn; lazily touched */
+    uint32_t n_runs;          /* host mappings of all spaces */
+    uint64_t n_uses;          /* how often another space came into use */
+    int uffd;                 /* shared; -1: none, or not wanted yet */
+    /* debug option (invariant.c) */
+    FILE *maps; /* NULL: not checked */
+    uint64_t memory_inode;
+};
+
+/* Takes the lowest space out of *left. NULL: none is left. */
+static inline struct shadow *set_next(const struct shadow_set *set, uint64_t *left)
+{
+    if (*left == 0)
+        return NULL;
+
+    struct shadow *shadow = set->space[__builtin_ctzll(*left)];
+
+    *left &= *left - 1;
+    return shadow;
+}
+
 #define CHANGE_LOG 64
 
 struct shadow {
     struct shadow_config config;
     struct guest_memory *memory;
+    struct shadow_set *set; /* it is space `id` of */
+    unsigned id;
+    uint64_t bit; /* 1 << id */
+    uint64_t used_at;
     uint32_t n_rpn;
     uint32_t max_runs;
 
@@ -94,7 +132,9 @@ struct shadow {
 
     /* the paging registers the space was built for, and the page directory */
     uint32_t cr0, cr3, cr4;
-    uint32_t directory;          /* rpn; RPN_NONE: paging is off, or CR3 points to no memory */
+    uint32_t directory;          /* rpn; RPN_NONE: paging is off, CR3 points to no memory, or... */
+    bool is_detached;            /* ...the directory was given up until the space is used again (table.c) */
+    uint32_t n_directory_writes; /* since the last use */
     uint32_t pde[WINDOW_REGION]; /* of regions with pages: up to date; of others: as last seen */
 
     /* sequential faults (fill.c) */
@@ -109,11 +149,11 @@ struct shadow {
     uint32_t user_end;     /* the page after the highest one mapped for the user */
     uint32_t n_kernel_low; /* kernel-only pages mapped below limit_page */
 
-    int uffd; /* -1: write protection is by mprotect */
+    int uffd; /* the set's; -1: write protection is by mprotect */
+
+    struct page_range gone; /* unmapped, but config.dropped was not told yet */
 
     /* debug option (invariant.c) */
-    FILE *maps; /* NULL: not checked */
-    uint64_t memory_inode;
     unsigned n_checks;
     unsigned n_changes; /* > CHANGE_LOG: too many, check everything */
     struct page_range change[CHANGE_LOG];
@@ -121,14 +161,27 @@ struct shadow {
     struct shadow_stats stats;
 };
 
+/* set.c: what the spaces over one memory share. */
+bool set_join(struct shadow *shadow, char *error, size_t error_size);
+void set_leave(struct shadow *shadow);
+void set_close(struct guest_memory *memory);
+void set_drop_all(struct shadow_set *set);
+void *set_reserve_array(size_t n, size_t size);
+void set_release_array(void *array, size_t n, size_t size);
+
 /* space.c: the notes. None of these calls the host. */
 void space_map_run(struct shadow *shadow, uint32_t first, uint32_t n, uint32_t rpn, uint32_t flags);
 void space_set_flags(struct shadow *shadow, uint32_t page, uint32_t flags);
 void space_unmap(struct shadow *shadow, uint32_t page);
 struct page_range space_mark_registered(struct shadow *shadow, uint32_t page, struct page_range reach);
 void space_forget_all(struct shadow *shadow);
+void space_tell_dropped(struct shadow *shadow);
 void space_set_limit(struct shadow *shadow, uint32_t limit_page);
 void space_observe(struct shadow *shadow, enum shadow_change change, uint32_t first, uint32_t n);
+static inline bool space_must_hold_back(const struct shadow *shadow, uint32_t rpn)
+{
+    return (shadow->memory->page_flags[rpn] & (PAGE_IS_TABLE | PAGE_IS_CODE)) != 0;
+}
 static inline bool space_is_table(const struct shadow *shadow, uint32_t rpn)
 {
     return (shadow->memory->page_flags[rpn] & PAGE_IS_TABLE) != 0;
@@ -148,9 +201,10 @@ bool host_is_hole(const struct shadow *shadow, uint32_t page);
 uintptr_t host_address(const struct shadow *shadow, uint32_t page);
 
 /* protect.c: write protection of mapped pages, by userfaultfd or mprotect. */
-void protect_open(struct shadow *shadow);
-void protect_close(struct shadow *shadow);
+void protect_open(struct shadow_set *set);
+void protect_close(struct shadow_set *set);
 void protect_page(struct shadow *shadow, uint32_t page);
+void protect_everywhere(struct shadow_set *set, uint32_t rpn);
 bool protect_lift(struct shadow *shadow, uint32_t page);
 
 /* drop.c: taking mappings away. A batch collects ascending pages and coalesces what lies between. */
@@ -164,10 +218,12 @@ void drop_region(struct shadow *shadow, struct drop_batch *batch, uint32_t regio
 
 /* table.c: tracing the guest's tables. */
 bool table_trace_walk(struct shadow *shadow, const struct walk *walk, gva_t gva);
-bool table_is_used(const struct shadow *shadow, uint32_t rpn);
+bool table_is_used_by(const struct shadow *shadow, uint32_t rpn);
+bool table_is_used(const struct shadow *shadow, uint32_t rpn); /* by any space */
 void table_untrace(struct shadow *shadow, uint32_t rpn);
 void table_release(struct shadow *shadow, uint32_t region);
 uint32_t table_rights(uint32_t pde, uint32_t pte);
+void table_set_directory(struct shadow *shadow, uint32_t rpn);
 void table_follow_registers(struct shadow *shadow, const struct vcpu *vcpu);
 
 /* view.c */
@@ -177,8 +233,8 @@ void view_note_fill(struct shadow *shadow, struct page_range run, bool is_user);
 void evict_for(struct shadow *shadow, uint32_t n);
 
 /* invariant.c */
-void invariant_open(struct shadow *shadow);
-void invariant_close(struct shadow *shadow);
+void invariant_open(struct shadow_set *set);
+void invariant_close(struct shadow_set *set);
 void invariant_log(struct shadow *shadow, uint32_t first, uint32_t n);
 
 #endif

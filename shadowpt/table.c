@@ -2,6 +2,8 @@
  * Following the guest's page tables: tracing those the shadow was built from, taking back at once what a
  * write to one no longer allows, and moving from one page directory to another.
  *
+ * A write is followed in every space that uses the page, in use or not.
+ *
  * A page may be a directory and a page table at the same time (a recursive mapping), or a table of several
  * regions; it is looked at in each role.
  *
@@ -41,20 +43,11 @@ uint32_t table_rights(uint32_t pde, uint32_t pte)
 
 static void trace(struct shadow *shadow, uint32_t rpn)
 {
-    uint32_t next;
-
     if (space_is_table(shadow, rpn))
         return;
     shadow->memory->page_flags[rpn] |= PAGE_IS_TABLE;
     shadow->table[rpn].n_writes = 0;
-    for (uint32_t link = shadow->rmap_head[rpn]; link != 0; link = next) {
-        uint32_t page = link - 1;
-        uint32_t spte = shadow->spte[page];
-
-        next = shadow->rmap_next[page];
-        if (spte_rpn(spte) == rpn && (spte & SPTE_WRITE)) /* else it went with others, for want of room */
-            protect_page(shadow, page);
-    }
+    protect_everywhere(shadow->set, rpn);
 }
 
 void table_untrace(struct shadow *shadow, uint32_t rpn)
@@ -62,9 +55,35 @@ void table_untrace(struct shadow *shadow, uint32_t rpn)
     shadow->memory->page_flags[rpn] &= (uint8_t)~PAGE_IS_TABLE;
 }
 
-bool table_is_used(const struct shadow *shadow, uint32_t rpn)
+bool table_is_used_by(const struct shadow *shadow, uint32_t rpn)
 {
     return rpn == shadow->directory || shadow->table[rpn].first_region != 0;
+}
+
+bool table_is_used(const struct shadow *shadow, uint32_t rpn)
+{
+    return shadow->set->page[rpn].table != 0;
+}
+
+/* The space begins or ends to use the page. */
+static void note_use(struct shadow *shadow, uint32_t rpn)
+{
+    if (table_is_used_by(shadow, rpn))
+        shadow->set->page[rpn].table |= shadow->bit;
+    else
+        shadow->set->page[rpn].table &= ~shadow->bit;
+}
+
+void table_set_directory(struct shadow *shadow, uint32_t rpn)
+{
+    uint32_t old = shadow->directory;
+
+    shadow->directory = rpn;
+    shadow->is_detached = false;
+    if (old != RPN_NONE)
+        note_use(shadow, old);
+    if (rpn != RPN_NONE)
+        note_use(shadow, rpn);
 }
 
 /* ---- which table a region comes from ------------------------------------------------------------------- */
@@ -76,13 +95,15 @@ void table_release(struct shadow *shadow, uint32_t region)
     if (released->table == 0)
         return;
 
-    uint16_t *link = &shadow->table[released->table - 1].first_region;
+    uint32_t rpn = released->table - 1;
+    uint16_t *link = &shadow->table[rpn].first_region;
 
     while (*link != region + 1)
         link = &shadow->region[*link - 1].next;
     *link = released->next;
     released->next = 0;
     released->table = 0;
+    note_use(shadow, rpn);
 }
 
 static void link_region(struct shadow *shadow, uint32_t region, uint32_t rpn)
@@ -96,6 +117,7 @@ static void link_region(struct shadow *shadow, uint32_t region, uint32_t rpn)
     linked->table = rpn + 1;
     linked->next = table->first_region;
     table->first_region = (uint16_t)(region + 1);
+    note_use(shadow, rpn);
 }
 
 /* Traces the tables that the walk went through, before something is built from them. false: one of them is
@@ -234,16 +256,27 @@ static void drop_everything_from(struct shadow *shadow, uint32_t rpn)
     }
 }
 
-void shadow_table_written(struct shadow *shadow, uint32_t rpn, uint32_t offset, uint32_t n)
+/* The directory is written again and again, and the space is not the one in use: its address space may be
+ * gone, and the page serve as something else. It would be traced for ever, so it is let go until the space is
+ * used again; nothing can be built from it meanwhile. */
+static void detach(struct shadow *shadow)
 {
-    uint32_t first = offset / sizeof(uint32_t);
-    uint32_t last = (offset + n - 1) / sizeof(uint32_t);
+    shadow_drop_all(shadow);
+    table_set_directory(shadow, RPN_NONE);
+    shadow->is_detached = true;
+}
 
-    if (n == 0)
-        return;
+/* Entries first to last of a table were written: the space follows. */
+static void follow_write(struct shadow *shadow, uint32_t rpn, uint32_t first, uint32_t last)
+{
     shadow->stats.table_writes++;
     if (rpn == shadow->directory) {
         struct drop_batch batch = {0};
+
+        if (++shadow->n_directory_writes >= FLOOD_WRITES && shadow->used_at != shadow->set->n_uses) {
+            detach(shadow);
+            return;
+        }
 
         for (uint32_t i = first; i <= last; i++)
             follow_directory_entry(shadow, &batch, i, space_table_entries(shadow, rpn)[i]);
@@ -259,8 +292,19 @@ void shadow_table_written(struct shadow *shadow, uint32_t rpn, uint32_t offset, 
         if (++shadow->table[rpn].n_writes >= FLOOD_WRITES)
             drop_everything_from(shadow, rpn);
     }
-    if (!table_is_used(shadow, rpn))
-        table_untrace(shadow, rpn);
+}
+
+void shadow_table_written(struct guest_memory *memory, uint32_t rpn, uint32_t offset, uint32_t n)
+{
+    struct shadow_set *set = memory->shadows;
+    struct shadow *shadow;
+
+    if (n == 0 || set == NULL)
+        return;
+    for (uint64_t left = set->page[rpn].table; (shadow = set_next(set, &left)) != NULL;)
+        follow_write(shadow, rpn, offset / sizeof(uint32_t), (offset + n - 1) / sizeof(uint32_t));
+    if (set->page[rpn].table == 0)
+        memory->page_flags[rpn] &= (uint8_t)~PAGE_IS_TABLE;
 }
 
 /* ---- the paging registers ------------------------------------------------------------------------------ */
@@ -281,7 +325,7 @@ static void switch_directory(struct shadow *shadow, uint32_t rpn)
 {
     struct drop_batch batch = {0};
 
-    shadow->directory = rpn;
+    table_set_directory(shadow, rpn);
     if (rpn == RPN_NONE) {
         shadow_drop_all(shadow);
         return;
@@ -307,14 +351,14 @@ void table_follow_registers(struct shadow *shadow, const struct vcpu *vcpu)
     uint32_t cr3_changed = shadow->cr3 ^ vcpu->cr3;
     uint32_t cr4_changed = shadow->cr4 ^ vcpu->cr4;
 
-    if ((cr0_changed | cr3_changed | cr4_changed) == 0)
+    if ((cr0_changed | cr3_changed | cr4_changed) == 0 && !shadow->is_detached)
         return;
     shadow->cr0 = vcpu->cr0;
     shadow->cr3 = vcpu->cr3;
     shadow->cr4 = vcpu->cr4;
     if ((cr0_changed & CR0_PG) || (cr4_changed & (CR4_PSE | CR4_PAE))) {
         shadow_drop_all(shadow);
-        shadow->directory = RPN_NONE;
+        table_set_directory(shadow, RPN_NONE);
         shadow->user_end = 0;
         space_set_limit(shadow, WINDOW_PAGES);
     } else if (cr0_changed & vcpu->cr0 & CR0_WP) {
@@ -334,6 +378,7 @@ void shadow_paging_changed(struct shadow *shadow, const struct vcpu *vcpu, uint3
 {
     if (old_cr0 == vcpu->cr0 && old_cr4 == vcpu->cr4)
         shadow->stats.switches++;
+    shadow_note_use(shadow);
     (void)old_cr3; /* the space compares with what it was built for */
     table_follow_registers(shadow, vcpu);
 }

@@ -13,11 +13,18 @@
  * A wide view has no limit, and takes all of the supervisor's pages from the user each time: for guests that
  * change views rarely, on processors that pay for a truncated code segment.
  *
+ * All this is for engines with one window. A space with a window for one view alone has no limit.
+ *
  * Read next: evict.c.
  */
 #include "shadowpt/space.h"
 
 #define ADDRESS_SPACE_END (UINT64_C(1) << 32)
+
+static bool has_own_view(const struct shadow *shadow)
+{
+    return shadow->config.has_own_view || shadow->config.is_user_only;
+}
 
 static void drop_kernel_low(struct shadow *shadow)
 {
@@ -38,6 +45,8 @@ static void drop_kernel_low(struct shadow *shadow)
 void shadow_set_view(struct shadow *shadow, const struct vcpu *vcpu, bool is_user)
 {
     table_follow_registers(shadow, vcpu);
+    if (has_own_view(shadow))
+        return;
     shadow->is_user_view = is_user;
     if (is_user && shadow->n_kernel_low != 0)
         drop_kernel_low(shadow);
@@ -88,7 +97,8 @@ void view_note_fill(struct shadow *shadow, struct page_range run, bool is_user)
     if (is_user) {
         if (shadow->user_end < run.end)
             shadow->user_end = run.end;
-    } else if (!shadow->is_wide && run.first < shadow->limit_page && run.first >= shadow->user_end) {
+    } else if (!shadow->is_wide && !has_own_view(shadow) && run.first < shadow->limit_page &&
+               run.first >= shadow->user_end) {
         space_set_limit(shadow, run.first);
     }
 }

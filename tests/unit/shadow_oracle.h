@@ -1,6 +1,6 @@
 /*
  * The oracle of test_shadow_oracle.c: the machine of its random guest, a plain walk of that guest's page
- * tables, and the comparison of every mapping of the shadow with it.
+ * tables, and the comparison of every mapping of the shadow, in every space, with it.
  */
 #ifndef RING3_TESTS_SHADOW_ORACLE_H
 #define RING3_TESTS_SHADOW_ORACLE_H
@@ -148,6 +148,77 @@ static int expected_fault(gva_t gva, bool is_write)
     return -1;
 }
 
+/* ---- what the shadow told ------------------------------------------------------------------------------ */
+
+/* By space and page: told of as filled, and not yet as dropped. */
+static uint8_t was_told[WORLD_SPACES][1u << 20];
+
+static void note_fill(unsigned space, gva_t first, uint32_t n_pages)
+{
+    memset(&was_told[space][first >> PAGE_SHIFT], 1, n_pages);
+}
+
+static void note_dropped(void *ctx, struct shadow *shadow, gva_t first, uint32_t n_pages)
+{
+    unsigned space = (unsigned)(uintptr_t)ctx;
+
+    (void)shadow;
+    for (uint32_t i = 0; i < n_pages; i++) {
+        uint8_t *told = &was_told[space][(first >> PAGE_SHIFT) + i];
+
+        expect(*told, "%08x of space %u: dropped, but not mapped", first + i * PAGE_SIZE, space);
+        *told = 0;
+    }
+}
+
+/* Pages with translations, and their content as their owner knows it. */
+static struct code {
+    uint32_t rpn; /* 0: none (page 0 is never one) */
+    uint8_t bytes[PAGE_SIZE];
+} code[6];
+
+static const uint8_t *page_bytes(uint32_t rpn)
+{
+    return world.memory.hva + ((uint64_t)rpn << PAGE_SHIFT);
+}
+
+static struct code *find_code(uint32_t rpn)
+{
+    for (size_t i = 0; i < N(code); i++)
+        if (rpn != 0 && code[i].rpn == rpn)
+            return &code[i];
+    return NULL;
+}
+
+static void note_written(void *ctx, uint32_t rpn, uint32_t offset, uint32_t n)
+{
+    struct code *written = find_code(rpn);
+
+    (void)ctx;
+    expect(written != NULL, "told of a write to page %x, which is no code", rpn);
+    memcpy(written->bytes + offset, page_bytes(rpn) + offset, n);
+}
+
+static bool decide_store(void *ctx, uint32_t rpn, uint32_t offset)
+{
+    struct code *stored = find_code(rpn);
+
+    (void)ctx;
+    (void)offset;
+    expect(stored != NULL, "asked about a store to page %x, which is no code", rpn);
+    if (one_in(2))
+        return false;
+    stored->rpn = 0;
+    return true;
+}
+
+static void check_code(void)
+{
+    for (size_t i = 0; i < N(code); i++)
+        expect(code[i].rpn == 0 || memcmp(code[i].bytes, page_bytes(code[i].rpn), PAGE_SIZE) == 0,
+               "page %x of code was written, and nobody told", code[i].rpn);
+}
+
 /* ---- checks after each step ---------------------------------------------------------------------------- */
 
 static uint8_t is_used_table[(RAM_SIZE + ROM_SIZE) >> PAGE_SHIFT];
@@ -175,6 +246,8 @@ static void check_mapping(gva_t gva, const struct shadow_mapping *mapping)
     expect(e.is_present && e.accessed, "%08x: mapped, but P or A is clear", gva);
     expect(offset_of(e.gpa) >> PAGE_SHIFT == mapping->rpn, "%08x: mapped to %x", gva, mapping->rpn);
     expect(!mapping->user || e.user, "%08x: mapped for the user", gva);
+    expect(mapping->user || !world.config.is_user_only, "%08x: the supervisor's, in a window of the user's",
+           gva);
     expect(mapping->user || world.vcpu.cpl != 3 || gva >= shadow_user_limit(world.shadow),
            "%08x: the supervisor's, in the user's view", gva);
     if (!mapping->write)
@@ -184,6 +257,7 @@ static void check_mapping(gva_t gva, const struct shadow_mapping *mapping)
            gva);
     expect(!is_rom(e.gpa), "%08x: ROM is writable", gva);
     expect(!is_used_table[mapping->rpn], "%08x: the table %x is writable", gva, mapping->rpn);
+    expect(find_code(mapping->rpn) == NULL, "%08x: the page of code %x is writable", gva, mapping->rpn);
 }
 
 /* What the host does at the page, in fact. */
@@ -208,33 +282,71 @@ static void check_host(gva_t gva)
            mapping.write ? "cannot be written" : "can be written");
 }
 
-static void check_world(void)
+static uint64_t n_found;
+static gva_t sample[4];
+
+static void note_mapping(gva_t gva, const struct shadow_mapping *mapping)
+{
+    (void)mapping;
+    note_tables(gva);
+    if (pick((uint32_t)++n_found) < N(sample))
+        sample[pick(N(sample))] = gva;
+}
+
+/* Each page of the space in use that the guest may have touched and that is mapped. */
+static void for_each_mapping(void (*look)(gva_t gva, const struct shadow_mapping *mapping))
 {
     struct shadow_mapping mapping;
-    uint64_t n_found = 0;
-    gva_t sample[4] = {0};
+
+    for (size_t i = 0; i < N(touched_region); i++)
+        for (gva_t gva = touched_region[i] << 22, n = 0; n < 1024; n++, gva += PAGE_SIZE) {
+            bool is_mapped = shadow_find(world.shadow, gva, &mapping);
+
+            expect(is_mapped == was_told[world.current][gva >> PAGE_SHIFT], "%08x: %s, and nobody told", gva,
+                   is_mapped ? "mapped" : "dropped");
+            if (is_mapped)
+                look(gva, &mapping);
+        }
+}
+
+static void check_all_spaces(void (*check)(void))
+{
+    unsigned in_use = world.current;
+
+    for (unsigned i = 0; i < world.n_spaces; i++) {
+        world_use(&world, i);
+        check();
+    }
+    world_use(&world, in_use);
+}
+
+static void find_tables(void)
+{
+    n_found = 0;
+    for_each_mapping(note_mapping);
+    expect(n_found == shadow_stats(world.shadow)->mappings, "%llu mappings found",
+           (unsigned long long)n_found);
+}
+
+static void check_mappings(void)
+{
+    for_each_mapping(check_mapping);
+}
+
+static void check_world(void)
+{
     char error[200] = "";
 
     memset(is_used_table, 0, sizeof is_used_table);
-    for (unsigned pass = 0; pass < 2; pass++) /* first the tables in use, then the mappings */
-        for (size_t i = 0; i < N(touched_region); i++)
-            for (gva_t gva = touched_region[i] << 22, n = 0; n < 1024; n++, gva += PAGE_SIZE) {
-                if (!shadow_find(world.shadow, gva, &mapping))
-                    continue;
-                if (pass == 0) {
-                    note_tables(gva);
-                    if (pick((uint32_t)++n_found) < N(sample))
-                        sample[pick(N(sample))] = gva;
-                } else {
-                    check_mapping(gva, &mapping);
-                }
-            }
-    expect(n_found == shadow_stats(world.shadow)->mappings, "%llu mappings found",
-           (unsigned long long)n_found);
+    check_all_spaces(find_tables);
+    check_all_spaces(check_mappings);
+    memset(sample, 0, sizeof sample);
+    find_tables();
     for (size_t i = 0; i < N(sample); i++)
         if (sample[i] != 0)
             check_host(sample[i]);
     check_host(touched_region[pick(3)] << 22 | pick(1024) << 12);
+    check_code();
     expect(shadow_check(world.shadow, &world.vcpu, step % 64 == 0, error, sizeof error), "%s", error);
 }
 

@@ -3,6 +3,8 @@
  * and the shadow in it, and a "guest" that touches memory through the window with the host's own loads and
  * stores: what faults goes to shadow_fault as an engine would send it, and what must be emulated is done as
  * an emulator would.
+ *
+ * More spaces can be added over the same memory, each with its own window; one at a time is in use.
  */
 #ifndef RING3_TESTS_SHADOW_WORLD_H
 #define RING3_TESTS_SHADOW_WORLD_H
@@ -18,12 +20,23 @@
 #include "shadowpt/shadowpt.h"
 
 #define WORLD_WINDOW_SIZE (UINT64_C(1) << 32)
+#define WORLD_SPACES      64
+
+struct world_space {
+    struct shadow *shadow;
+    struct shadow_config config;
+    uint32_t cr0, cr3, cr4; /* of the vcpu when it was left */
+    uint8_t cpl;
+};
 
 struct world {
     struct guest_memory memory;
     struct vcpu vcpu;
+    /* the space in use */
     struct shadow *shadow;
     struct shadow_config config;
+    struct world_space space[WORLD_SPACES]; /* all of them */
+    unsigned n_spaces, current;
     unsigned n_faults, n_emulated; /* on the way of the last access */
 };
 
@@ -69,19 +82,26 @@ static inline bool world_touch(void *where, bool is_write, uint32_t *value)
 
 /* ---- making it ----------------------------------------------------------------------------------------- */
 
+static inline uintptr_t world_reserve_window(void)
+{
+    void *window =
+        mmap(NULL, WORLD_WINDOW_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    ck_assert_ptr_ne(window, MAP_FAILED);
+    return (uintptr_t)window;
+}
+
 static inline void world_open(struct world *world, uint64_t ram_size, uint64_t rom_size, uint32_t bias,
                               bool use_userfaultfd, unsigned max_runs)
 {
     char error[200] = "";
-    void *window =
-        mmap(NULL, WORLD_WINDOW_SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
     memset(world, 0, sizeof *world);
-    ck_assert_ptr_ne(window, MAP_FAILED);
+    world->n_spaces = 1;
     ck_assert_msg(memory_create(&world->memory, ram_size, rom_size, error, sizeof error), "%s", error);
     world->config = (struct shadow_config){
         .memory = &world->memory,
-        .window = {.base = (uintptr_t)window, .bias = bias, .hole_first = 1, .hole_last = 0},
+        .window = {.base = world_reserve_window(), .bias = bias, .hole_first = 1, .hole_last = 0},
         .max_runs = max_runs,
         .use_userfaultfd = use_userfaultfd,
         .check_invariant = true,
@@ -92,16 +112,58 @@ static inline void world_open(struct world *world, uint64_t ram_size, uint64_t r
     }
     world->shadow = shadow_create(&world->config, error, sizeof error);
     ck_assert_msg(world->shadow != NULL, "%s", error);
-    world->memory.shadow = world->shadow;
     world->vcpu.cr0 = CR0_PE | CR0_ET;
     world_catch_faults();
 }
 
+/* Puts the space in use away, as it is, and takes another, with the registers it was left with. */
+static inline void world_use(struct world *world, unsigned index)
+{
+    struct world_space *next = &world->space[index];
+
+    world->space[world->current] = (struct world_space){.shadow = world->shadow,
+                                                        .config = world->config,
+                                                        .cr0 = world->vcpu.cr0,
+                                                        .cr3 = world->vcpu.cr3,
+                                                        .cr4 = world->vcpu.cr4,
+                                                        .cpl = world->vcpu.cpl};
+    world->current = index;
+    world->shadow = next->shadow;
+    world->config = next->config;
+    world->vcpu.cr0 = next->cr0;
+    world->vcpu.cr3 = next->cr3;
+    world->vcpu.cr4 = next->cr4;
+    world->vcpu.cpl = next->cpl;
+}
+
+/* A space like the one in use, with the same registers, in a window of its own without a hole. */
+static inline unsigned world_add_space(struct world *world, bool has_own_view, bool is_user_only)
+{
+    struct world_space *added = &world->space[world->n_spaces];
+    char error[200] = "";
+
+    added->config = world->config;
+    added->config.window =
+        (struct shadow_window){.base = world_reserve_window(), .hole_first = 1, .hole_last = 0};
+    added->config.has_own_view = has_own_view;
+    added->config.is_user_only = is_user_only;
+    added->shadow = shadow_create(&added->config, error, sizeof error);
+    ck_assert_msg(added->shadow != NULL, "%s", error);
+    added->cr0 = world->vcpu.cr0;
+    added->cr3 = world->vcpu.cr3;
+    added->cr4 = world->vcpu.cr4;
+    added->cpl = is_user_only ? 3 : has_own_view ? 0 : world->vcpu.cpl;
+    return world->n_spaces++;
+}
+
 static inline void world_close(struct world *world)
 {
-    shadow_destroy(world->shadow);
+    world_use(world, 0);
+    for (unsigned i = 0; i < world->n_spaces; i++) {
+        shadow_destroy(i == 0 ? world->shadow : world->space[i].shadow);
+        munmap((void *)world->space[i].config.window.base, WORLD_WINDOW_SIZE);
+    }
     memory_destroy(&world->memory);
-    munmap((void *)world->config.window.base, WORLD_WINDOW_SIZE);
 }
 
 static inline void *world_pointer(const struct world *world, gva_t gva)

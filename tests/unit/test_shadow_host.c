@@ -49,7 +49,6 @@ static void reopen(bool use_userfaultfd, unsigned max_runs)
     world.config.max_runs = max_runs;
     world.shadow = shadow_create(&world.config, error, sizeof error);
     ck_assert_msg(world.shadow != NULL, "%s", error);
-    world.memory.shadow = world.shadow;
     world_set_registers(&world, PAGED, DIRECTORY, CR4_PSE);
 }
 

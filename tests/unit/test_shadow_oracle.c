@@ -1,7 +1,9 @@
 /*
  * The shadow against an oracle: a random guest edits page tables, switches address spaces, toggles paging
  * bits and touches memory; after each step every mapping is compared with a plain walk of the guest's tables
- * (shadow_oracle.h), and so is what the host's loads and stores through the window really do.
+ * (shadow_oracle.h), and so is what the host's loads and stores through the window really do. Half of the
+ * runs have several spaces, of all kinds, and what is not in use is checked just the same; pages become code,
+ * and what the shadow tells of fills, drops and writes to code must be all there is.
  *
  * Each run is named by one number, its configuration and seed: a failure prints it, and
  * ORACLE_RUN=<number> [ORACLE_STEPS=<n>] test_shadow_oracle repeats it alone. What the runs together have met
@@ -46,7 +48,15 @@
     X(EVICTION, "mappings were evicted")                                                                     \
     X(RECURSIVE, "a directory was mapped as its own page table")                                             \
     X(HOLE, "the hole of the window was touched")                                                            \
-    X(PAGE_DROPPED, "all mappings of a page were dropped on request")
+    X(PAGE_DROPPED, "all mappings of a page were dropped on request")                                        \
+    X(SPACE_CHANGED, "another space came into use")                                                          \
+    X(SPACE_AT_REST_DROP, "a space not in use dropped pages for a table write")                              \
+    X(SPACE_AT_REST_EVICTION, "a space not in use paid for a fill")                                          \
+    X(CODE_PROTECTED, "a page became code")                                                                  \
+    X(CODE_WRITTEN, "a page of code was written by a device")                                                \
+    X(CODE_EMULATED, "a store of the guest to code was emulated")                                            \
+    X(CODE_GIVEN_UP, "a store of the guest to code made it data")                                            \
+    X(FAST, "an access needed no walk")
 
 enum event {
 #define EVENT_NAME(name, text) EVENT_##name,
@@ -125,15 +135,32 @@ static gpa_t random_directory_entry(void)
     return directory_gpa[pick(N(directory_gpa))] + (gpa_t)touched_region[pick(N(touched_region))] * 4;
 }
 
+/* The mappings dropped, or with `is_eviction` evicted, in the spaces that are not in use. */
+static uint64_t count_at_rest(bool is_eviction)
+{
+    uint64_t n = 0;
+
+    for (unsigned i = 0; i < world.n_spaces; i++)
+        if (i != world.current)
+            n += is_eviction ? shadow_stats(world.space[i].shadow)->evictions
+                             : shadow_stats(world.space[i].shadow)->drops;
+    return n;
+}
+
 /* As a device, or the board where it is ROM. */
 static void store(gpa_t gpa, const void *bytes, size_t n)
 {
     const struct shadow_stats before = *shadow_stats(world.shadow);
+    uint64_t at_rest = count_at_rest(false);
 
     if (is_rom(gpa))
         expect(memory_write_rom(&world.memory, gpa, bytes, n), "cannot write ROM");
     else
         expect(memory_write(&world.memory, gpa, bytes, n), "cannot write RAM");
+    if (count_at_rest(false) != at_rest)
+        meet(EVENT_SPACE_AT_REST_DROP);
+    if (find_code((uint32_t)(offset_of(gpa) >> PAGE_SHIFT)) != NULL)
+        meet(EVENT_CODE_WRITTEN);
     if (shadow_stats(world.shadow)->table_writes == before.table_writes)
         return;
     meet(EVENT_TABLE_BY_DEVICE);
@@ -254,6 +281,8 @@ static void change_privilege(void)
 {
     uint64_t before = shadow_stats(world.shadow)->drops;
 
+    if (world.config.has_own_view)
+        return;
     world_set_cpl(&world, world.vcpu.cpl == 3 ? 0 : 3);
     if (shadow_stats(world.shadow)->drops != before)
         meet(EVENT_VIEW_DROP);
@@ -274,6 +303,21 @@ static void drop_some_page(void)
         for (gva_t gva = touched_region[i] << 22, n = 0; n < 1024; n++, gva += PAGE_SIZE)
             expect(!shadow_find(world.shadow, gva, &mapping) || mapping.rpn != offset_of(e.gpa) >> PAGE_SHIFT,
                    "%08x: still mapped", gva);
+}
+
+/* Another space comes into use: for the registers it was made for, or for those of now. */
+static void change_space(void)
+{
+    uint32_t cr0 = world.vcpu.cr0, cr3 = world.vcpu.cr3, cr4 = world.vcpu.cr4;
+
+    if (world.n_spaces == 1)
+        return;
+    world_use(&world, pick(world.n_spaces));
+    if (one_in(2))
+        world_set_registers(&world, cr0, cr3, cr4);
+    else
+        shadow_note_use(world.shadow);
+    meet(EVENT_SPACE_CHANGED);
 }
 
 static void note_access(gva_t gva, bool is_write, const struct expected *e, const struct shadow_stats *before)
@@ -305,6 +349,25 @@ static void note_access(gva_t gva, bool is_write, const struct expected *e, cons
         meet(EVENT_RECURSIVE);
 }
 
+/* What the fast lookup promises, against the oracle. */
+static void check_fast(gva_t gva, bool is_write, const struct expected *e, int code_of_fault)
+{
+    unsigned kind = (is_write ? ACCESS_WRITE : ACCESS_READ) | (world.vcpu.cpl == 3 ? ACCESS_USER : 0);
+    const uint8_t *found = shadow_fast(world.shadow, &world.vcpu, gva, kind);
+    struct shadow_mapping mapping;
+
+    if (found == NULL) {
+        expect(!shadow_find(world.shadow, gva, &mapping) || (is_write && !mapping.write) ||
+                   (world.vcpu.cpl == 3 && !mapping.user),
+               "%08x: mapped, but a walk is needed", gva);
+        return;
+    }
+    meet(EVENT_FAST);
+    expect(code_of_fault < 0 && found == world.memory.hva + offset_of(e->gpa), "%08x: found where it is not",
+           gva);
+    expect(e->accessed && (!is_write || (e->dirty && !is_rom(e->gpa))), "%08x: the walk is needed", gva);
+}
+
 /* The guest touches a word, and gets what the oracle says: the value, or the fault. */
 static void touch(gva_t gva, bool is_write)
 {
@@ -316,8 +379,11 @@ static void touch(gva_t gva, bool is_write)
     uint32_t truth = load(e.gpa), old;
     struct shadow_mapping mapping;
     bool was_mapped = shadow_find(world.shadow, gva, &mapping);
+    uint64_t at_rest = count_at_rest(true);
+    bool was_code = find_code((uint32_t)(offset_of(e.gpa) >> PAGE_SHIFT)) != NULL;
     struct fault fault;
 
+    check_fast(gva, is_write, &e, code);
     if (world.vcpu.cpl == 3 && gva >= limit) { /* the engine's segments catch it, not the window */
         if (code >= 0)
             return;
@@ -347,6 +413,11 @@ static void touch(gva_t gva, bool is_write)
     if (shadow_user_limit(world.shadow) < limit)
         meet(EVENT_LIMIT_LOWERED);
     note_access(gva, is_write, &e, &before);
+    if (count_at_rest(true) != at_rest)
+        meet(EVENT_SPACE_AT_REST_EVICTION);
+    if (is_write && was_code)
+        meet(find_code((uint32_t)(offset_of(e.gpa) >> PAGE_SHIFT)) != NULL ? EVENT_CODE_EMULATED
+                                                                           : EVENT_CODE_GIVEN_UP);
     /* the walk may have set A or D in the very word */
     if (!is_write)
         expect(((value ^ truth) & ~(PTE_A | PTE_D)) == 0, "%08x: reads %08x, not %08x", gva, value, truth);
@@ -393,6 +464,33 @@ static void march(void)
     }
 }
 
+/* A page that was touched lately, or one of tables: translations of it are made, in the place of others, and
+ * perhaps the guest stores to it. */
+static void protect_code(void)
+{
+    struct code *place = &code[pick(N(code))];
+    uint32_t rpn = (uint32_t)(table_gpa[pick(N(table_gpa) - 1)] >> PAGE_SHIFT);
+    struct shadow_mapping mapping;
+    gva_t gva = random_gva();
+
+    for (unsigned tries = 0; tries < 64; tries++, gva = random_gva())
+        if (shadow_find(world.shadow, gva, &mapping) && (mapping.write || one_in(8))) {
+            rpn = mapping.rpn;
+            break;
+        }
+    if (place->rpn != 0)
+        shadow_forget_code(&world.memory, place->rpn);
+    place->rpn = 0;
+    if (rpn == 0 || find_code(rpn) != NULL)
+        return;
+    place->rpn = rpn;
+    memcpy(place->bytes, page_bytes(rpn), PAGE_SIZE);
+    shadow_protect_code(&world.memory, rpn);
+    meet(EVENT_CODE_PROTECTED);
+    if (one_in(2))
+        touch(gva, true);
+}
+
 static void invalidate(void)
 {
     shadow_invlpg(world.shadow, random_gva());
@@ -420,7 +518,8 @@ static const struct {
     {switch_directory, 6},     {reload_cr3, 3},
     {toggle_registers, 4},     {leave_unpaged_mode, 20},
     {change_privilege, 12},    {drop_some_page, 3},
-    {invalidate, 4},
+    {invalidate, 4},           {change_space, 12},
+    {protect_code, 6},
 };
 
 static void take_step(void)
@@ -437,13 +536,44 @@ static void take_step(void)
         }
 }
 
-static void count_protections(void *ctx, enum shadow_change change, gva_t first, uint32_t n_pages)
+static void observe(void *ctx, enum shadow_change change, gva_t first, uint32_t n_pages)
 {
-    (void)ctx;
-    (void)first;
     expect(n_pages > 0, "a change of no pages");
+    if (change == SHADOW_CHANGE_FILL)
+        note_fill((unsigned)(uintptr_t)ctx, first, n_pages);
     if (change == SHADOW_CHANGE_PROTECT)
         meet(EVENT_PROTECT);
+}
+
+/* Space `index` is made anew, so that what it tells is noted as its own. */
+static void listen_to(unsigned index)
+{
+    struct world_space *space = &world.space[index];
+
+    shadow_destroy(space->shadow);
+    space->config.observe = observe;
+    space->config.dropped = note_dropped;
+    space->config.observe_ctx = space->config.dropped_ctx = (void *)(uintptr_t)index;
+    space->shadow = shadow_create(&space->config, (char[1]){0}, 1);
+    expect(space->shadow != NULL, "no space");
+}
+
+static void open_spaces(bool are_many)
+{
+    if (are_many) {
+        world_add_space(&world, false, false);
+        world_add_space(&world, true, false);
+        world_add_space(&world, false, true);
+    }
+    for (unsigned i = 1; i < world.n_spaces; i++)
+        listen_to(i);
+    world.space[0].shadow = world.shadow;
+    world.space[0].config = world.config;
+    listen_to(0);
+    world.shadow = world.space[0].shadow;
+    world.config = world.space[0].config;
+    world.memory.code_listener =
+        (struct memory_code_listener){.written = note_written, .store = decide_store};
 }
 
 static void run_oracle(unsigned number)
@@ -452,10 +582,7 @@ static void run_oracle(unsigned number)
     random_state = (number + 1) * UINT64_C(0x9e3779b97f4a7c15);
     world_open(&world, RAM_SIZE, ROM_SIZE, (number & 1) ? BIAS : 0, (number & 2) != 0,
                (number & 4) ? FEW_RUNS : 0);
-    world.config.observe = count_protections;
-    shadow_destroy(world.shadow);
-    world.shadow = shadow_create(&world.config, (char[1]){0}, 1);
-    world.memory.shadow = world.shadow;
+    open_spaces((number & 8) != 0);
     for (uint64_t i = 0; i < world.memory.size / 4; i++)
         ((uint32_t *)(void *)world.memory.hva)[i] = (uint32_t)i * 2654435761u & ~PTE_P;
     for (step = 0; step < 60; step++) {

@@ -69,7 +69,6 @@ START_TEST(going_back_and_forth_protects_once)
     shadow_destroy(world.shadow);
     world.config.observe = count_protections;
     world.shadow = shadow_create(&world.config, error, sizeof error);
-    world.memory.shadow = world.shadow;
     world_set_registers(&world, PAGED, DIRECTORY, CR4_PSE);
     n_protections = 0;
     set_pte(GVA, DIRECTORY | SEEN);
