@@ -76,12 +76,34 @@ static enum outcome hold_device(struct vm *vm, gva_t linear, unsigned kind)
                                      ((kind & ACCESS_USER) ? PF_USER : 0));
 }
 
+/* What the shadow has mapped with the rights for this access needs no walk. */
+static bool mapped_access(struct vm *vm, gva_t linear, void *buf, unsigned size, unsigned kind)
+{
+    uint8_t *hva;
+
+    if ((linear & PAGE_MASK) + size > PAGE_SIZE ||
+        ((kind & ACCESS_USER) && linear >= shadow_user_limit(vm->shadow)))
+        return false;
+    hva = shadow_fast(vm->shadow, &vm->vcpu, linear, kind);
+    if (hva == NULL)
+        return false;
+    if (kind & ACCESS_PROBE)
+        return true;
+    if (kind & ACCESS_WRITE)
+        memcpy(hva, buf, size);
+    else
+        memcpy(buf, hva, size);
+    return true;
+}
+
 static enum outcome machine_memory(struct vcpu *vcpu, gva_t linear, void *buf, unsigned size, unsigned kind)
 {
     struct vm *vm = vcpu->machine;
     unsigned first_size = PAGE_SIZE - (linear & PAGE_MASK);
     struct walk first, second = {0};
 
+    if (mapped_access(vm, linear, buf, size, kind))
+        return OUTCOME_DONE;
     if (first_size > size)
         first_size = size;
     if (!guest_walk(&vm->memory, vcpu, linear, kind, false, &first, &vcpu->fault))

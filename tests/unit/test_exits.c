@@ -364,6 +364,31 @@ static const struct {
      TABLES_GPA},
 };
 
+/* The tables are changed behind the shadow's back: whoever walks them now finds nothing. */
+START_TEST(what_the_shadow_maps_is_reached_without_a_walk)
+{
+    uint32_t *pde = (uint32_t *)(void *)(vm.memory.hva + TABLES_GPA), kept;
+    uint32_t value = 0x12345678;
+    struct fault fault;
+
+    ck_assert_int_eq(shadow_fault(vm.shadow, &vm.vcpu, STACK_GPA, PF_WRITE, &fault), SHADOW_FILLED);
+    kept = *pde;
+    *pde = 0;
+    ck_assert_int_eq(machine_vcpu_ops.memory(&vm.vcpu, STACK_GPA + 4, &value, 4, ACCESS_WRITE), OUTCOME_DONE);
+    value = 0;
+    ck_assert_int_eq(machine_vcpu_ops.memory(&vm.vcpu, STACK_GPA + 4, &value, 4, ACCESS_READ), OUTCOME_DONE);
+    ck_assert_uint_eq(value, 0x12345678);
+    ck_assert_int_eq(machine_vcpu_ops.memory(&vm.vcpu, STACK_GPA, NULL, 4, ACCESS_WRITE | ACCESS_PROBE),
+                     OUTCOME_DONE);
+    /* a page of the user's it is not, and two pages are walked */
+    ck_assert_int_eq(machine_vcpu_ops.memory(&vm.vcpu, STACK_GPA, &value, 4, ACCESS_READ | ACCESS_USER),
+                     OUTCOME_FAULT);
+    ck_assert_int_eq(machine_vcpu_ops.memory(&vm.vcpu, STACK_GPA + 0xffe, &value, 4, ACCESS_READ),
+                     OUTCOME_FAULT);
+    *pde = kept;
+}
+END_TEST
+
 START_TEST(the_guest_may_do_it)
 {
     bool is_fill;
@@ -554,6 +579,7 @@ int main(void)
     tcase_add_loop_test(tests, the_guest_gets_its_exception, 0,
                         sizeof exception_cases / sizeof exception_cases[0]);
     tcase_add_loop_test(tests, the_guest_may_do_it, 0, sizeof allowed_cases / sizeof allowed_cases[0]);
+    tcase_add_test(tests, what_the_shadow_maps_is_reached_without_a_walk);
     tcase_add_test(tests, a_fault_of_looking_ahead_is_not_the_guests);
     tcase_add_test(tests, firmware_describes_the_processor);
     tcase_add_test(tests, a_moved_apic_ends_the_run);
