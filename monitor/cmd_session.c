@@ -11,6 +11,7 @@
 #include "monitor/symbols.h"
 #include "monitor/trace.h"
 #include "signals/signals.h"
+#include "translate/translate.h"
 #include "vcpu/fail.h"
 
 extern const uint8_t tour_start[], tour_end[]; /* tour.S */
@@ -27,7 +28,7 @@ void session_flush(void)
 /* ---- before -------------------------------------------------------------------------------------------- */
 
 /* All there are; the first is the default. */
-static const struct engine *const engines[] = {&trap_engine, &interpret_engine, NULL};
+static const struct engine *const engines[] = {&trap_engine, &translate_engine, &interpret_engine, NULL};
 
 static const struct engine *find_engine(const char *name)
 {

@@ -52,12 +52,11 @@ static void record_insn(struct vm *vm, const struct insn *insn, bool is_patched)
 
 /* Runs the instruction at CS:EIP on virtual state. `unknown` is the guest's own fault, for an instruction
  * that the emulator does not know: then it was not de-privileging that made it fault. */
-static enum disposition emulate(struct vm *vm, const struct fault *unknown)
+static enum disposition emulate_insn(struct vm *vm, const struct insn *insn, const struct fault *unknown)
 {
     struct vcpu *vcpu = &vm->vcpu;
-    const struct insn *insn;
-    bool is_patched;
-    enum outcome outcome = vm_fetch(vm, &insn, &is_patched);
+    bool is_patched = false;
+    enum outcome outcome = insn != NULL ? OUTCOME_DONE : vm_fetch(vm, &insn, &is_patched);
 
     if (outcome == OUTCOME_DONE) {
         record_insn(vm, insn, is_patched);
@@ -81,6 +80,11 @@ static enum disposition emulate(struct vm *vm, const struct fault *unknown)
     vm_stop_at_insn(vm, insn,
                     "it touches memory that no host mapping can serve, and this form is not emulated");
     return DISPOSITION_STOPPED;
+}
+
+static enum disposition emulate(struct vm *vm, const struct fault *unknown)
+{
+    return emulate_insn(vm, NULL, unknown);
 }
 
 /* Processors look further ahead than the SDM says when they run a sensitive instruction (a far return to a
@@ -181,8 +185,9 @@ static enum disposition handle(struct vm *vm, const struct vm_exit *exit)
     case EXIT_PAGE_FAULT:
         return handle_page_fault(vm, exit);
     case EXIT_HOST_CALL:
-    case EXIT_SENSITIVE:
         return emulate(vm, NULL);
+    case EXIT_SENSITIVE:
+        return emulate_insn(vm, exit->insn, NULL);
     case EXIT_GUEST_FAULT:
         return reflect(vm, &exit->fault);
     case EXIT_INTERRUPTED:

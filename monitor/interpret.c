@@ -84,8 +84,7 @@ static bool run_ordinary(struct vm *vm, const struct insn *insn, struct vm_exit 
     return false;
 }
 
-/* true: an instruction was run, and the next may follow. */
-static bool run_one(struct vm *vm, struct vm_exit *exit)
+bool interpret_one(struct vm *vm, struct vm_exit *exit)
 {
     const struct insn *insn;
     bool is_patched;
@@ -113,7 +112,7 @@ static void interpret_run(void *opaque, struct vm_exit *exit)
 
     *exit = (struct vm_exit){.reason = EXIT_INTERRUPTED};
     exit->entered_ns = vm->timed ? interpret_host_ns() : 0;
-    while (!is_interrupted(interpreter) && run_one(vm, exit)) {
+    while (!is_interrupted(interpreter) && interpret_one(vm, exit)) {
         if (vm->single_step) {
             exit->reason = EXIT_STEP;
             break;

@@ -129,7 +129,10 @@ static void machine_paging_changed(struct vcpu *vcpu, uint32_t old_cr0, uint32_t
 {
     struct vm *vm = vcpu->machine;
 
-    shadow_paging_changed(vm->shadow, vcpu, old_cr0, old_cr3, old_cr4);
+    if (vm->engine->paging_changed != NULL)
+        vm->engine->paging_changed(vm->engine_state);
+    else
+        shadow_paging_changed(vm->shadow, vcpu, old_cr0, old_cr3, old_cr4);
 }
 
 static void machine_invlpg(struct vcpu *vcpu, gva_t linear)

@@ -25,7 +25,7 @@ struct vm;
                                                 instructions come from */                                    \
     EXIT_REASON(EXIT_PAGE_FAULT, "page-fault") /* #PF: fault.cr2 (guest linear) and fault.error */           \
     EXIT_REASON(EXIT_HOST_CALL, "host-call")   /* a system call instruction was kept from the host kernel */ \
-    EXIT_REASON(EXIT_SENSITIVE, "sensitive")   /* the engine found a sensitive instruction at CS:EIP */      \
+    EXIT_REASON(EXIT_SENSITIVE, "sensitive")   /* the engine wants the instruction at CS:EIP emulated */     \
     EXIT_REASON(EXIT_GUEST_FAULT, "guest-fault") /* the guest's own fault, raised by vcpu/ with all checks:  \
                                                     nothing is left but to deliver it */                     \
     EXIT_REASON(EXIT_INTERRUPTED, "interrupted") /* a host timer or input: nothing happened in the guest */  \
@@ -41,6 +41,7 @@ enum exit_reason {
 struct vm_exit {
     enum exit_reason reason;
     struct fault fault;
+    const struct insn *insn; /* EXIT_SENSITIVE: the instruction at CS:EIP, if the engine has it; else NULL */
     /* Only if vm->timed, else 0: the host's time (monotonic ns) when the guest was entered, and when it had
      * stopped and its state was in the engine's hands. */
     uint64_t entered_ns, host_ns;
@@ -89,11 +90,16 @@ struct engine {
     /* The window that shadowpt is to fill: where it lies now. NULL: it has none, and reaches the guest's
      * memory through vcpu_ops.memory alone. */
     struct shadow_window (*window)(void *state);
+    /* An engine with several windows makes and owns all spaces, and sets vm->shadow to the current one: this
+     * makes the first. NULL: there is one space, the machine's, in window(). */
+    struct shadow *(*create_shadow)(void *state);
     /* The guest needs memory in the window's hole (SHADOW_HOLE); `must`: it runs code there. True: the
      * window has moved, the guest may try again; false: emulate the access. NULL: it cannot move. */
     bool (*uncover)(void *state, bool must);
     /* Runs guest code from vm->vcpu; leaves exact state there and the exit in *exit. */
     void (*run)(void *state, struct vm_exit *exit);
+    /* With create_shadow: the vcpu's paging registers changed, so another space may be needed. */
+    void (*paging_changed)(void *state);
     /* Host time source that is safe while this engine runs (monotonic ns). */
     uint64_t (*host_ns)(void);
     /* Arms the host timer so that run() returns EXIT_INTERRUPTED no later than `host_ns` (0: disarm). */

@@ -41,6 +41,11 @@ static bool create_board(struct vm *vm, char *error, size_t error_size)
 
 static bool create_shadow(struct vm *vm, char *error, size_t error_size)
 {
+    if (vm->engine->create_shadow != NULL) {
+        vm->shadow = vm->engine->create_shadow(vm->engine_state);
+        return true;
+    }
+
     struct shadow_window no_window = {.hole_last = UINT32_MAX};
     struct shadow_config config = {.memory = &vm->memory,
                                    .window = vm->engine->window != NULL ? vm->engine->window(vm->engine_state)
@@ -92,7 +97,7 @@ failed:
 
 void vm_destroy(struct vm *vm)
 {
-    if (vm->shadow != NULL)
+    if (vm->shadow != NULL && vm->engine->create_shadow == NULL)
         shadow_destroy(vm->shadow);
     if (vm->board != NULL)
         board_destroy(vm->board);

@@ -38,7 +38,6 @@ _Static_assert(offsetof(struct stub_context, host_fpu) == STUB_HOST_FPU, "stub_e
 /* stub_enter.S */
 void stub_enter(struct stub_context *context);
 void stub_leave(void);
-void stub_serialize(void);
 
 struct cached_stub {
     struct stub stub;
@@ -101,7 +100,7 @@ static void write_stub(unsigned slot, struct relocated *relocated)
     }
     memcpy(code, relocated->bytes, relocated->length);
     memcpy(code + relocated->length, leave, sizeof leave);
-    stub_serialize();
+    vcpu_serialize();
 }
 
 /* FNV-1a */

@@ -75,13 +75,13 @@ stub_leave:
         .size   stub_enter, . - stub_enter
 
 /*
- * void stub_serialize(void): code was written through another linear address than the one that it runs at, so a
+ * void vcpu_serialize(void): code was written through another linear address than the one that it runs at, so a
  * serializing instruction must come between (SDM Vol 3A 8.1.3). IRET is the one that ring 3 has beside CPUID, which
  * may be made to fault.
  */
-        .globl  stub_serialize
-        .type   stub_serialize, @function
-stub_serialize:
+        .globl  vcpu_serialize
+        .type   vcpu_serialize, @function
+vcpu_serialize:
         .cfi_startproc
         mov     %rsp, %rdx
         mov     %ss, %eax
@@ -98,6 +98,6 @@ stub_serialize:
 1:
         ret
         .cfi_endproc
-        .size   stub_serialize, . - stub_serialize
+        .size   vcpu_serialize, . - vcpu_serialize
 
         .section .note.GNU-stack, "", @progbits

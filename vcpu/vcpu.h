@@ -178,6 +178,8 @@ bool vcpu_can_emulate(const struct insn *insn);
 /* Makes the memory in which ordinary instructions are run; done at the first use, unless earlier (a sandbox
  * may forbid it later). Dies if the host has none. */
 void vcpu_stub_init(void);
+/* Between writing code through one linear address and running it at another. (stub_enter.S) */
+void vcpu_serialize(void);
 /* Reads up to `n` bytes at CS:EIP as the CPU fetches them, and decodes. DONE; FAULT (#PF, #GP over limit,
  * #UD); STOP. */
 enum outcome vcpu_fetch(struct vcpu *vcpu, struct insn *insn);

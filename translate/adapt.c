@@ -1,0 +1,91 @@
+/*
+ * Instructions that fault again and again because no mapping can serve them (stores into page tables, accesses to
+ * devices) become calls into the monitor: tens of nanoseconds instead of a signal. If such a call turns out to reach
+ * ordinary memory most of the time (a copying loop that once met a device) it becomes an ordinary access again.
+ *
+ * Read next: engine.c.
+ */
+#include "translate/translator.h"
+
+#define EMULATED_OFTEN  4u
+#define NEEDLESS_OFTEN 256u
+
+static struct adaptation *slot_of(struct translator *translator, uint64_t place)
+{
+    uint64_t hash = place * UINT64_C(0x9e3779b97f4a7c15);
+
+    return &translator->adaptations[(hash >> 40) % ADAPTATIONS];
+}
+
+bool adapt_is_call(void *opaque, uint64_t place)
+{
+    const struct adaptation *adaptation = slot_of(opaque, place);
+
+    return adaptation->place == place + 1 && adaptation->is_call;
+}
+
+/* The block has to be made anew; there is no telling blocks of a page apart, so all of them go. */
+static void translate_anew(struct translator *translator, uint64_t place)
+{
+    cache_kill_page(&translator->cache, (uint32_t)(place >> PAGE_SHIFT));
+}
+
+/* A page fault that was not filled may end in emulation: it did if EIP is behind the instruction next time. */
+void adapt_note_fault(struct translator *translator, uint32_t eip)
+{
+    struct vm *vm = translator->vm;
+    gva_t linear = vm->vcpu.segment[SEG_CS].base + eip;
+    struct shadow_mapping mapping;
+
+    translator->faulted_place = 0;
+    if (vm->n_observers != 0 || !shadow_find(vm->shadow, linear, &mapping))
+        return;
+    translator->faulted_place = ((uint64_t)mapping.rpn << PAGE_SHIFT) + (linear & PAGE_MASK) + 1;
+    translator->faulted_eip = eip;
+}
+
+void adapt_look_back(struct translator *translator)
+{
+    uint64_t place = translator->faulted_place - 1;
+    uint32_t moved = translator->vm->vcpu.eip - translator->faulted_eip;
+    struct adaptation *adaptation;
+
+    if (translator->faulted_place == 0)
+        return;
+    translator->faulted_place = 0;
+    if (moved == 0 || moved > INSN_MAX_LENGTH)
+        return;
+    adaptation = slot_of(translator, place);
+    if (adaptation->place != place + 1)
+        *adaptation = (struct adaptation){.place = place + 1};
+    if (adaptation->is_call || ++adaptation->n_emulated < EMULATED_OFTEN)
+        return;
+    adaptation->is_call = true;
+    adaptation->n_needless = 0;
+    translate_anew(translator, place);
+}
+
+/* Before an adapted instruction is emulated: would the window have served it? */
+void adapt_note_call(struct translator *translator, const struct call *call)
+{
+    struct vm *vm = translator->vm;
+    struct vcpu *vcpu = &vm->vcpu;
+    const struct operand *memory = insn_memory_operand(&call->insn);
+    struct adaptation *adaptation;
+    uint64_t place;
+    gva_t linear;
+    unsigned kind;
+
+    if (memory == NULL)
+        return;
+    kind = (memory->access & OPERAND_WRITE ? ACCESS_WRITE : ACCESS_READ) | (vcpu->cpl == 3 ? ACCESS_USER : 0);
+    linear = vcpu->segment[memory->mem.segment].base + vcpu_effective_address(vcpu, &call->insn, memory);
+    if (shadow_fast(vm->shadow, vcpu, linear, kind) == NULL)
+        return;
+    place = call->block->place + (call->eip - call->block->eip);
+    adaptation = slot_of(translator, place);
+    if (adaptation->place != place + 1 || ++adaptation->n_needless < NEEDLESS_OFTEN)
+        return;
+    *adaptation = (struct adaptation){0};
+    translate_anew(translator, place);
+}

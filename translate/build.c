@@ -1,0 +1,287 @@
+/*
+ * The frame of a block: its two entries, the instructions, the ways out. See build.h.
+ *
+ * Layout of a block's code:
+ *
+ *       miss:      mov rcx, r9;  jmp [r15 + lookup]
+ *       entry:     mov r9, rcx;  lea ecx, [r8 - EIP];  jrcxz 1f;  jmp miss
+ *       1:         mov rcx, r9
+ *       direct:    the instructions
+ *                  side exits
+ *
+ * Indirect jumps come to `entry` through a table that may be wrong about who asked: r8d must be the block's EIP. The
+ * check is made without touching flags, which are the guest's.
+ *
+ * Read next: memory.c.
+ */
+#include "translate/build.h"
+
+#include "shadowpt/shadowpt.h"
+
+/* ---- points, ESP --------------------------------------------------------------------------------------- */
+
+void build_point(struct builder *b, enum point_kind kind, uint32_t eip)
+{
+    b->points[b->n_points++] = (struct point){
+        .offset = (uint16_t)(b->e.at - b->start), .kind = (uint8_t)kind, .esp = b->esp, .eip = eip};
+}
+
+static void point_here(struct builder *b)
+{
+    build_point(b, b->is_shadowed ? POINT_SHADOWED : POINT_EIP, b->eip);
+}
+
+void build_flush_esp(struct builder *b)
+{
+    if (b->esp == 0)
+        return;
+    emit_op_base(&b->e, 0, OP_LEA, RSP, RSP, b->esp);
+    b->esp = 0;
+    point_here(b);
+}
+
+/* ---- ways out ------------------------------------------------------------------------------------------ */
+
+/* Chaining: within the page, both addresses are mapped together or not at all. */
+static bool is_same_page(const struct builder *b, uint32_t eip)
+{
+    return ((b->source->linear + (eip - b->source->eip)) ^ b->source->linear) <= PAGE_MASK &&
+           b->block->second_rpn == 0;
+}
+
+/* mov r8d, eip; lea r9, [rip - ...]; jmp [r15 + link]: r9 is the end of the jump that led here */
+static void emit_link(struct builder *b, const uint8_t *jump_end, uint32_t eip)
+{
+    int32_t distance;
+
+    emit_mov_imm(&b->e, R8, eip);
+    emit_rex(&b->e, 1, R9, 0, 0);
+    emit_byte(&b->e, OP_LEA);
+    emit_byte(&b->e, (R9 & 7) << 3 | RBP); /* rip-relative */
+    distance = (int32_t)(jump_end - (b->e.at + 4));
+    emit_long(&b->e, (uint32_t)distance);
+    emit_jump_context(&b->e, CONTEXT_LINK);
+}
+
+/* The slot of the jump table is known: no hashing. */
+static void emit_table_jump(struct builder *b, uint32_t eip)
+{
+    emit_mov_imm(&b->e, R8, eip);
+    emit_op_base(&b->e, 0, OP_MOV_LOAD, R9, R13, (int32_t)((eip & 0xffff) * 4));
+    emit_op_index(&b->e, 1, OP_LEA, R9, R12, R9, 0, 0);
+    emit_rex(&b->e, 0, 0, 0, R9);
+    emit_byte(&b->e, 0xff);
+    emit_byte(&b->e, 0xc0 | 4 << 3 | (R9 & 7)); /* jmp r9 */
+}
+
+void build_exit(struct builder *b, uint32_t eip)
+{
+    build_point(b, POINT_EIP, eip);
+    if (is_same_page(b, eip)) {
+        uint8_t *displacement = emit_jump(&b->e);
+
+        if (eip == b->source->eip)
+            emit_patch(displacement, b->start + b->block->direct);
+        else
+            emit_link(b, displacement + 4, eip);
+    } else {
+        emit_table_jump(b, eip);
+    }
+    b->is_ended = true;
+}
+
+void build_dispatch(struct builder *b)
+{
+    build_point(b, POINT_TARGET, 0);
+    emit_rex(&b->e, 0, R9, 0, R8);
+    emit_byte(&b->e, 0x0f);
+    emit_byte(&b->e, 0xb7); /* movzx r9d, r8w */
+    emit_byte(&b->e, 0xc0 | (R9 & 7) << 3 | (R8 & 7));
+    emit_op_index(&b->e, 0, OP_MOV_LOAD, R9, R13, R9, 2, 0);
+    emit_op_index(&b->e, 1, OP_LEA, R9, R12, R9, 0, 0);
+    emit_rex(&b->e, 0, 0, 0, R9);
+    emit_byte(&b->e, 0xff);
+    emit_byte(&b->e, 0xc0 | 4 << 3 | (R9 & 7)); /* jmp r9 */
+    b->is_ended = true;
+}
+
+void build_side_exit(struct builder *b, uint8_t *displacement, uint32_t eip)
+{
+    b->exits[b->n_exits++] = (struct side_exit){.displacement = displacement, .eip = eip, .esp = b->esp};
+}
+
+static void emit_side_exits(struct builder *b)
+{
+    for (unsigned i = 0; i < b->n_exits; i++) {
+        const struct side_exit *exit = &b->exits[i];
+
+        b->esp = exit->esp;
+        if (exit->esp == 0 && is_same_page(b, exit->eip)) {
+            if (exit->eip == b->source->eip) {
+                emit_patch(exit->displacement, b->start + b->block->direct);
+                continue;
+            }
+            emit_patch(exit->displacement, b->e.at);
+            build_point(b, POINT_EIP, exit->eip);
+            emit_link(b, exit->displacement + 4, exit->eip);
+            continue;
+        }
+        emit_patch(exit->displacement, b->e.at);
+        b->eip = exit->eip; /* it has been reached: what is left is ESP */
+        build_point(b, POINT_EIP, exit->eip);
+        build_flush_esp(b);
+        build_exit(b, exit->eip);
+    }
+}
+
+/* ---- calls --------------------------------------------------------------------------------------------- */
+
+void build_call(struct builder *b)
+{
+    struct call *call = &b->cache->calls[b->cache->n_calls];
+
+    build_flush_esp(b);
+    *call = (struct call){.insn = *b->insn, .eip = b->eip, .block = b->block};
+    emit_mov_imm(&b->e, R8, (uint32_t)b->cache->n_calls++);
+    emit_jump_context(&b->e, CONTEXT_CALLOUT);
+    call->resume = b->cache->executable + (b->e.at - b->cache->writable);
+}
+
+/* ---- instructions -------------------------------------------------------------------------------------- */
+
+static void emit_entries(struct builder *b)
+{
+    static const uint8_t miss[] = {0x4c, 0x89, 0xc9};  /* mov rcx, r9 */
+    static const uint8_t save[] = {0x49, 0x89, 0xc9};  /* mov r9, rcx */
+    static const uint8_t check[] = {0xe3, 0x02, 0xeb}; /* jrcxz +2; jmp short */
+    uint8_t *entry;
+
+    build_point(b, POINT_ENTRY, 0);
+    emit_bytes(&b->e, miss, sizeof miss);
+    build_point(b, POINT_TARGET, 0);
+    emit_jump_context(&b->e, CONTEXT_LOOKUP);
+    entry = b->e.at;
+    b->block->entry = (uint16_t)(entry - b->start);
+    emit_bytes(&b->e, save, sizeof save);
+    build_point(b, POINT_ENTRY, 0);
+    emit_op_base(&b->e, 0, OP_LEA, RCX, R8, (int32_t)-b->source->eip);
+    emit_bytes(&b->e, check, sizeof check);
+    emit_byte(&b->e, (uint8_t)(b->start - (b->e.at + 1)));
+    emit_bytes(&b->e, miss, sizeof miss);
+    b->block->direct = (uint16_t)(b->e.at - b->start);
+}
+
+/* The bytes of the next instruction, over the page's end if need be; returns how many there are. */
+static uint32_t fetch(const struct builder *b, uint32_t offset, uint8_t bytes[INSN_MAX_LENGTH])
+{
+    const struct source *source = b->source;
+    uint32_t n = source->n - offset < INSN_MAX_LENGTH ? source->n - offset : INSN_MAX_LENGTH;
+    uint32_t rest = INSN_MAX_LENGTH - n;
+
+    memcpy(bytes, source->bytes + offset, n);
+    if (source->second == NULL)
+        return n;
+    if (rest > source->second_n)
+        rest = source->second_n;
+    memcpy(bytes + n, source->second, rest);
+    return n + rest;
+}
+
+/* false: the block must end before this instruction. */
+static bool decode_next(struct builder *b, uint32_t offset)
+{
+    const struct source *source = b->source;
+    uint8_t copy[INSN_MAX_LENGTH];
+    const uint8_t *bytes = source->bytes + offset;
+    uint32_t n = source->n - offset;
+
+    if (n < INSN_MAX_LENGTH) {
+        n = fetch(b, offset, copy);
+        bytes = copy;
+    }
+    if (decode_insn(bytes, n, 4, &b->decoded) != DECODE_OK)
+        return false;
+    b->insn = &b->decoded;
+    if (offset + b->insn->length <= source->n)
+        return true;
+    /* it crosses: such an instruction is a block by itself */
+    if (offset != 0)
+        return false;
+    b->block->second_rpn = source->second_rpn + 1;
+    return true;
+}
+
+/* mov r9, rcx; mov ecx, [pending]; jrcxz 1f; mov rcx, r9; exit; 1: mov rcx, r9 */
+static void check_pending(struct builder *b, uint32_t eip)
+{
+    static const uint8_t save[] = {0x49, 0x89, 0xc9}, restore[] = {0x4c, 0x89, 0xc9};
+    uint8_t *skip;
+
+    build_flush_esp(b);
+    build_point(b, POINT_EIP, eip);
+    emit_bytes(&b->e, save, sizeof save);
+    build_point(b, POINT_SAVED_ECX, eip);
+    emit_load_context(&b->e, RCX, CONTEXT_PENDING);
+    emit_byte(&b->e, 0xe3);
+    skip = b->e.at;
+    emit_byte(&b->e, 0);
+    emit_bytes(&b->e, restore, sizeof restore);
+    emit_mov_imm(&b->e, R8, eip);
+    emit_jump_context(&b->e, CONTEXT_LOOKUP);
+    *skip = (uint8_t)(b->e.at - (skip + 1));
+    emit_bytes(&b->e, restore, sizeof restore);
+}
+
+static void build_instructions(struct builder *b)
+{
+    const struct source *source = b->source;
+    int most = source->mode & MODE_SINGLE ? 1 : MAX_BLOCK_INSTRUCTIONS;
+    uint32_t offset = 0;
+    bool was_shadowed;
+
+    while (!b->is_ended && offset < source->n && b->block->n_instructions < most && decode_next(b, offset)) {
+        was_shadowed = b->is_shadowed;
+        b->eip = source->eip + offset;
+        point_here(b);
+        if (source->is_adapted != NULL && source->is_adapted(source->ctx, source->place + offset))
+            build_call(b);
+        else
+            lower_insn(b);
+        offset += b->insn->length;
+        b->block->n_instructions++;
+        if (was_shadowed) {
+            b->is_shadowed = false;
+            check_pending(b, source->eip + offset);
+        }
+    }
+    b->block->guest_size = (uint16_t)offset;
+    b->is_shadowed = false;
+    if (b->is_ended || b->block->n_instructions == 0)
+        return;
+    b->eip = source->eip + offset;
+    build_point(b, POINT_EIP, b->eip);
+    build_flush_esp(b);
+    build_exit(b, b->eip);
+}
+
+struct block *build_block(struct cache *cache, const struct source *source)
+{
+    struct builder b = {.cache = cache, .source = source, .mode = source->mode};
+
+    b.block = cache_new_block(cache);
+    b.start = cache->writable + cache->used;
+    b.e.at = b.start;
+    b.points = &cache->points[cache->n_points];
+    b.block->place = source->place;
+    b.block->eip = source->eip;
+    b.block->mode = source->mode;
+    emit_entries(&b);
+    build_instructions(&b);
+    if (b.block->n_instructions == 0)
+        return NULL;
+    emit_side_exits(&b);
+    b.block->code_size = (uint32_t)(b.e.at - b.start);
+    b.block->n_points = b.n_points;
+    cache_add_block(cache, b.block);
+    return b.block;
+}

@@ -1,0 +1,102 @@
+/*
+ * The code cache: host code, the blocks it is made of, and how blocks are found: by what they were translated
+ * from, by the RAM page they came from, and by a host address inside them.
+ *
+ * A block belongs to a place in RAM (page and offset), an EIP (its code contains absolute ones) and a mode
+ * (struct mode below): everything that its code relies on. The same code in two address spaces is one block.
+ * Blocks die with a write to their page; their memory comes back when the cache is full and all of it is
+ * emptied.
+ *
+ * Private to translate/. Read next: build.h.
+ */
+#ifndef RING3_TRANSLATE_CACHE_H
+#define RING3_TRANSLATE_CACHE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "decode/decode.h"
+
+/* What the state at a host address means: the guest's EIP and what ESP lacks. */
+enum point_kind {
+    POINT_EIP,      /* at the beginning of the instruction at `eip`, or where it may begin again */
+    POINT_SHADOWED, /* likewise, in the shadow of an STI */
+    POINT_SAVED_EAX, /* likewise, but eax is in r10d */
+    POINT_SAVED_ECX, /* likewise, but ecx is in r9d */
+    POINT_TARGET,   /* eip is in r8d */
+    POINT_ENTRY,    /* likewise, and ecx is in r9d */
+};
+
+/* From this offset in the block on, until the next point's. */
+struct point {
+    uint16_t offset;
+    uint8_t kind; /* enum point_kind */
+    int16_t esp;  /* to be added to rsp */
+    uint32_t eip;
+};
+
+struct block {
+    uint64_t place; /* byte in guest memory (rpn and offset) of its first instruction */
+    uint32_t eip;
+    uint32_t mode;
+    uint32_t code, code_size; /* offset in the cache */
+    uint16_t entry, direct;   /* offsets in the block: of the indirect entry, which checks r8d, and the direct one */
+    uint16_t guest_size;      /* bytes translated */
+    uint16_t n_instructions;
+    uint32_t n_points;
+    const struct point *points;
+    struct block *next_hash, *next_page[2]; /* [1]: for the page after, where the last instruction crosses */
+    uint32_t second_rpn;                    /* + 1; 0: it does not cross */
+    bool is_dead;
+};
+
+/* An instruction that the monitor runs when translated code gets to it. */
+struct call {
+    struct insn insn;
+    uint32_t eip;
+    struct block *block;
+    const uint8_t *resume; /* host address behind it; NULL: look EIP up */
+};
+
+struct cache {
+    uint8_t *writable;         /* the code, mapped twice: no page is ever both */
+    const uint8_t *executable;
+    size_t size, used;
+    struct block *blocks; /* in the order of their code */
+    size_t n_blocks;
+    struct point *points;
+    size_t n_points;
+    struct call *calls;
+    size_t n_calls;
+    struct block **hash;
+    struct block **by_page; /* per rpn */
+    size_t n_pages;
+    uint64_t n_flushes, n_translated, n_killed; /* blocks */
+    uint64_t n_instructions;                    /* translated */
+};
+
+/* false: one line in `error`. n_pages: of guest memory. */
+bool cache_create(struct cache *cache, size_t n_pages, char *error, size_t error_size);
+void cache_destroy(struct cache *cache);
+/* Room for one more block of any size? Else it must be emptied. */
+bool cache_has_room(const struct cache *cache);
+void cache_empty(struct cache *cache);
+struct block *cache_find(const struct cache *cache, uint64_t place, uint32_t eip, uint32_t mode);
+/* A new block, whose code begins at cache->used; it is found once it was added. */
+struct block *cache_new_block(struct cache *cache);
+void cache_add_block(struct cache *cache, struct block *block);
+bool cache_has_code_of(const struct cache *cache, uint32_t rpn);
+/* Do live blocks of the page translate any of these bytes? */
+bool cache_overlaps(const struct cache *cache, uint32_t rpn, uint32_t offset, uint32_t n);
+/* The blocks of the page die: no jump leads into them any more, and those running find out at their next exit. */
+void cache_kill_page(struct cache *cache, uint32_t rpn);
+/* The block whose code a host address lies in, or NULL. */
+struct block *cache_block_at(const struct cache *cache, const uint8_t *host);
+const struct point *block_point_at(const struct cache *cache, const struct block *block, const uint8_t *host);
+static inline bool cache_contains(const struct cache *cache, const void *host)
+{
+    return (size_t)((const uint8_t *)host - cache->executable) < cache->size;
+}
+
+#endif

@@ -1,0 +1,97 @@
+/*
+ * What translated code and enter.S know by offset: r15 points to a struct context while guest code runs.
+ *
+ * Registers in translated code: eax ecx edx ebx ebp esi edi are the guest's, in the host registers of the same
+ * names, rsp is the guest's ESP; the upper halves are zero. The host's arithmetic flags and DF are the guest's.
+ * r8 to r11 are scratch; r12 is the start of the code cache, r13 the jump table, r14 (and GS base) the window,
+ * r15 the context. Everything else of the guest is in struct vcpu.
+ *
+ * Read next: enter.S.
+ */
+#ifndef RING3_TRANSLATE_CONTEXT_H
+#define RING3_TRANSLATE_CONTEXT_H
+
+/* Offsets in struct context and struct vcpu; checked against the structs in engine.c. */
+#define CONTEXT_HOST_RSP  0
+#define CONTEXT_VCPU      8
+#define CONTEXT_ATTENTION 16
+#define CONTEXT_TARGET    24
+#define CONTEXT_CACHE     32
+#define CONTEXT_TABLE     40
+#define CONTEXT_WINDOW    48
+#define CONTEXT_LOOKUP    56
+#define CONTEXT_LINK      64
+#define CONTEXT_CALLOUT   72
+#define CONTEXT_FLAGS     80
+#define CONTEXT_DF        84
+#define CONTEXT_IF        88
+#define CONTEXT_PENDING   92
+#define CONTEXT_VIRTUAL   96
+#define CONTEXT_SCRATCH   100
+#define CONTEXT_SITE      104
+#define CONTEXT_FXSAVE    112
+#define CONTEXT_BUDGET    120
+#define CONTEXT_BASES     128 /* by enum segment_index, 4 bytes each */
+
+#define VCPU_GPR    0
+#define VCPU_EIP    32
+#define VCPU_EFLAGS 36
+
+#define FXSAVE_XMM 160
+
+/* What translate_enter returns. */
+#define TRANSLATE_ABORTED     0 /* attention was set before the guest ran on: struct vcpu has all of its state */
+#define TRANSLATE_LEFT        1 /* a function called from translated code wants the monitor to go on */
+#define TRANSLATE_FAULTED     2 /* a synchronous signal: state and fault were captured */
+#define TRANSLATE_INTERRUPTED 3 /* an asynchronous signal: state was captured */
+
+#ifndef __ASSEMBLER__
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "vcpu/vcpu.h"
+
+struct context {
+    uint64_t host_rsp;
+    struct vcpu *vcpu;
+    const volatile int *attention;
+    const uint8_t *target; /* where translated code goes on */
+    const uint8_t *cache;
+    const uint32_t *table;
+    uintptr_t window;
+    /* Ways out of translated code, in enter.S. */
+    void (*lookup)(void);  /* r8d: the guest's EIP */
+    void (*link)(void);    /* r8d: likewise; r9: the end of the direct jump that may be patched */
+    void (*callout)(void); /* r8d: number of the call */
+    uint16_t flags;        /* AL = OF, AH = SF ZF AF PF CF: as SETO and LAHF leave them */
+    uint16_t unused;
+    uint32_t direction;      /* EFLAGS.DF of the guest, or 0 */
+    uint32_t interrupt_flag; /* EFLAGS.IF of the guest, or 0 */
+    uint32_t pending;        /* EFLAGS.IF if an interrupt may be deliverable once IF is set, or 0 */
+    uint32_t virtual_flags;  /* the guest's EFLAGS without arithmetic flags, DF, IF, RF and VM */
+    uint32_t scratch;
+    const uint8_t *site; /* r9 of `link` */
+    uint8_t *fxsave;     /* 16-byte aligned, in struct vcpu */
+    int64_t budget;      /* instructions until the next event, with --clock=virtual */
+    uint32_t bases[SEG_COUNT];
+};
+
+/* enter.S */
+int translate_enter(struct context *context);
+void translate_lookup_stub(void);
+void translate_link_stub(void);
+void translate_callout_stub(void);
+/* Labels: state is complete in struct vcpu from start to end, so that a signal handler sends what it interrupts
+ * there to translate_abort. */
+extern const char translate_resume_start[], translate_resume_end[], translate_abort[];
+/* Where handlers go when they have captured the guest's state; eax is the result of translate_enter. */
+extern const char translate_leave_captured[];
+
+/* engine.c: called by enter.S with the guest's state in struct vcpu. NULL: leave translate_enter. */
+const uint8_t *translate_on_lookup(struct context *context);
+const uint8_t *translate_on_link(struct context *context);
+const uint8_t *translate_on_callout(struct context *context, uint32_t number);
+
+#endif
+#endif

@@ -1,0 +1,409 @@
+/*
+ * The translate engine's side of the run loop: into translated code, and what its ways out ask for.
+ *
+ * Most calls out of translated code never reach the run loop: the monitor handles the exit (vm_handle_exit) where it
+ * happened and the guest goes on, unless somebody watches the exits, or something else is to be done first: an
+ * interrupt, a timer, the end.
+ *
+ * Read next: mode.c, spaces.c, find.c.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/auxv.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "monitor/interpret.h"
+#include "signals/crash.h"
+#include "translate/translate.h"
+#include "translate/translator.h"
+#include "vcpu/fail.h"
+
+#define OFFSET(member, constant)                                                                             \
+    _Static_assert(offsetof(struct context, member) == (constant), "enter.S and translated code")
+OFFSET(host_rsp, CONTEXT_HOST_RSP);
+OFFSET(vcpu, CONTEXT_VCPU);
+OFFSET(attention, CONTEXT_ATTENTION);
+OFFSET(target, CONTEXT_TARGET);
+OFFSET(cache, CONTEXT_CACHE);
+OFFSET(table, CONTEXT_TABLE);
+OFFSET(window, CONTEXT_WINDOW);
+OFFSET(lookup, CONTEXT_LOOKUP);
+OFFSET(link, CONTEXT_LINK);
+OFFSET(callout, CONTEXT_CALLOUT);
+OFFSET(flags, CONTEXT_FLAGS);
+OFFSET(direction, CONTEXT_DF);
+OFFSET(interrupt_flag, CONTEXT_IF);
+OFFSET(pending, CONTEXT_PENDING);
+OFFSET(virtual_flags, CONTEXT_VIRTUAL);
+OFFSET(scratch, CONTEXT_SCRATCH);
+OFFSET(site, CONTEXT_SITE);
+OFFSET(fxsave, CONTEXT_FXSAVE);
+OFFSET(budget, CONTEXT_BUDGET);
+OFFSET(bases, CONTEXT_BASES);
+_Static_assert(offsetof(struct vcpu, gpr) == VCPU_GPR && offsetof(struct vcpu, eip) == VCPU_EIP, "enter.S");
+
+#define FLAGS_OF_HOST                                                                                        \
+    (EFLAGS_CF | EFLAGS_PF | EFLAGS_AF | EFLAGS_ZF | EFLAGS_SF | EFLAGS_OF | EFLAGS_DF | EFLAGS_IF)
+#define FLAGS_BY_LAHF (EFLAGS_CF | EFLAGS_PF | EFLAGS_AF | EFLAGS_ZF | EFLAGS_SF)
+
+static struct translator *translator_of(struct context *context)
+{
+    return (struct translator *)((char *)context - offsetof(struct translator, context));
+}
+
+/* ---- the virtual processor and the context ------------------------------------------------------------- */
+
+/* EFLAGS is in pieces while translated code runs. */
+static void take_flags(struct context *context)
+{
+    struct vcpu *vcpu = context->vcpu;
+
+    vcpu->eflags = (vcpu->eflags & ~FLAGS_OF_HOST) | (context->flags >> 8 & FLAGS_BY_LAHF) |
+                   (context->flags & 1 ? EFLAGS_OF : 0) | context->direction | context->interrupt_flag;
+}
+
+static void give_flags(struct context *context)
+{
+    uint32_t eflags = context->vcpu->eflags;
+
+    context->flags = (uint16_t)((eflags & FLAGS_BY_LAHF) << 8 | ((eflags & EFLAGS_OF) != 0));
+    context->direction = eflags & EFLAGS_DF;
+    context->interrupt_flag = eflags & EFLAGS_IF;
+    context->virtual_flags = eflags & ~(FLAGS_OF_HOST | EFLAGS_RF | EFLAGS_VM);
+}
+
+static bool has_pending(struct vm *vm)
+{
+    return vm->attention || vm->vcpu.nmi_pending || board_intr(vm->board);
+}
+
+/* Everything in the context that follows from the vcpu. */
+static void prepare(struct translator *translator)
+{
+    struct context *context = &translator->context;
+    struct vcpu *vcpu = &translator->vm->vcpu;
+
+    give_flags(context);
+    for (unsigned i = 0; i < SEG_COUNT; i++)
+        context->bases[i] = vcpu->segment[i].base;
+    context->table = spaces_table(translator);
+    context->pending = has_pending(translator->vm) ? EFLAGS_IF : 0;
+}
+
+/* Brings space and mode up to date. false: the guest's state has no mode. */
+static bool follow_vcpu(struct translator *translator)
+{
+    translator->mode = mode_of(translator, &translator->vm->vcpu);
+    spaces_select(translator);
+    return translator->mode != MODE_NONE;
+}
+
+/* ---- ways out of translated code ----------------------------------------------------------------------- */
+
+/* Does somebody watch exits, so that each must go through the run loop? */
+static bool is_watched(const struct vm *vm)
+{
+    return vm->n_observers != 0 || vm->debugger != NULL || vm->config.check_invariant ||
+           vm->config.clock == CLOCK_VIRTUAL;
+}
+
+/* Has the run loop something to do before the guest goes on? */
+static bool must_leave(struct vm *vm)
+{
+    return vm_is_stopped(vm) || vm->vcpu.halted || vm->attention || vm->deadline_moved ||
+           (has_pending(vm) && (vm->vcpu.eflags & EFLAGS_IF));
+}
+
+static const uint8_t *leave_with(struct translator *translator, const struct vm_exit *exit)
+{
+    translator->exit = *exit;
+    give_flags(&translator->context); /* translate_run takes them */
+    return NULL;
+}
+
+static const uint8_t *leave_interrupted(struct translator *translator)
+{
+    return leave_with(translator, &(struct vm_exit){.reason = EXIT_INTERRUPTED});
+}
+
+static const uint8_t *entry_of(const struct translator *translator, const struct block *block)
+{
+    return translator->cache.executable + block->code + block->direct;
+}
+
+static const uint8_t *go_to_eip(struct translator *translator)
+{
+    struct vm_exit exit;
+    struct block *block = find_block(translator, &exit);
+
+    if (block == NULL)
+        return leave_with(translator, &exit);
+    spaces_note_target(translator, block->eip, block);
+    vcpu_serialize();
+    return entry_of(translator, block);
+}
+
+const uint8_t *translate_on_lookup(struct context *context)
+{
+    struct translator *translator = translator_of(context);
+
+    take_flags(context);
+    if (must_leave(translator->vm))
+        return leave_interrupted(translator);
+    return go_to_eip(translator);
+}
+
+/* A direct jump within a page finds its target: from now on it goes there by itself. */
+const uint8_t *translate_on_link(struct context *context)
+{
+    struct translator *translator = translator_of(context);
+    const struct cache *cache = &translator->cache;
+    uint64_t n_flushes = cache->n_flushes;
+    const uint8_t *host = translate_on_lookup(context);
+    const struct block *from, *to;
+
+    if (host == NULL || cache->n_flushes != n_flushes)
+        return host;
+    from = cache_block_at(cache, context->site - 1);
+    to = cache_block_at(cache, host);
+    if (from == NULL || to == NULL || from->is_dead || to->second_rpn != 0 || from->second_rpn != 0 ||
+        from->place >> PAGE_SHIFT != to->place >> PAGE_SHIFT)
+        return host;
+    emit_patch(cache->writable + (context->site - 4 - cache->executable),
+               cache->writable + (host - cache->executable));
+    vcpu_serialize();
+    return host;
+}
+
+/* x87 state is in the CPU while XMM registers are in the vcpu; the emulator wants all of it there. */
+static void take_fpu(struct translator *translator)
+{
+    _Alignas(16) uint8_t image[512];
+
+    __asm__ volatile("fxsave64 %0" : "=m"(image));
+    memcpy(translator->context.fxsave, image, FXSAVE_XMM);
+    frame_repair_fxsave(translator);
+}
+
+static void give_fpu(struct translator *translator)
+{
+    __asm__ volatile("fxrstor64 (%0)" : : "r"(translator->context.fxsave) : "memory");
+}
+
+static const uint8_t *go_on(struct translator *translator, const struct call *call, uint64_t n_flushes)
+{
+    struct vm *vm = translator->vm;
+    struct vcpu *vcpu = &vm->vcpu;
+    uint32_t mode = translator->mode;
+    const struct space *space = translator->space;
+    bool is_dropped = translator->is_code_dropped;
+
+    translator->is_code_dropped = false;
+    if (!follow_vcpu(translator))
+        return leave_interrupted(translator);
+    if (mode == translator->mode && space == translator->space && !is_dropped &&
+        translator->cache.n_flushes == n_flushes && !call->block->is_dead &&
+        vcpu->eip == call->eip + call->insn.length) {
+        give_flags(&translator->context);
+        translator->context.pending = has_pending(vm) ? EFLAGS_IF : 0;
+        return call->resume;
+    }
+    prepare(translator);
+    return go_to_eip(translator);
+}
+
+const uint8_t *translate_on_callout(struct context *context, uint32_t number)
+{
+    struct translator *translator = translator_of(context);
+    struct vm *vm = translator->vm;
+    const struct call *call = &translator->cache.calls[number];
+    struct vm_exit exit = {.reason = EXIT_SENSITIVE, .insn = &call->insn};
+    uint64_t n_flushes = translator->cache.n_flushes;
+    bool is_fpu = call->insn.sensitive != NULL && call->insn.sensitive->handler == HANDLE_fpu;
+
+    vm->vcpu.eip = call->eip;
+    take_flags(context);
+    if (is_watched(vm))
+        return leave_with(translator, &exit);
+    if (call->insn.sensitive == NULL)
+        adapt_note_call(translator, call);
+    if (is_fpu)
+        take_fpu(translator);
+    vm_handle_exit(vm, &exit);
+    if (is_fpu)
+        give_fpu(translator);
+    if (must_leave(vm))
+        return leave_interrupted(translator);
+    vm->vcpu.interrupt_shadow = SHADOW_NONE; /* nothing waits to be held back by it */
+    return go_on(translator, call, n_flushes);
+}
+
+/* ---- the engine ---------------------------------------------------------------------------------------- */
+
+static uint64_t translate_host_ns(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+static void classify_fault(struct translator *translator, struct vm_exit *exit)
+{
+    struct vm *vm = translator->vm;
+    uint64_t address = translator->cr2 - translator->context.window;
+
+    if (translator->trapno != EXCEPTION_PF && translator->trapno != EXCEPTION_GP) {
+        *exit = (struct vm_exit){.reason = EXIT_EXCEPTION,
+                                 .fault = {.vector = (int16_t)translator->trapno,
+                                           .has_error = translator->trapno == EXCEPTION_AC}};
+        return;
+    }
+    if (translator->trapno == EXCEPTION_GP || address >> 32 != 0) {
+        /* a misaligned SSE operand, or an address that ran over the window: the emulator knows */
+        *exit = (struct vm_exit){.reason = EXIT_SENSITIVE};
+        return;
+    }
+    *exit = (struct vm_exit){.reason = EXIT_PAGE_FAULT,
+                             .fault = {.vector = EXCEPTION_PF,
+                                       .has_error = true,
+                                       .error = (translator->error & PF_WRITE) | (vm->vcpu.cpl == 3 ? PF_USER : 0),
+                                       .cr2 = (uint32_t)address}};
+    adapt_note_fault(translator, vm->vcpu.eip);
+}
+
+/* States without a mode, and single steps. */
+static void run_interpreted(struct translator *translator, struct vm_exit *exit)
+{
+    struct vm *vm = translator->vm;
+
+    do {
+        if (!interpret_one(vm, exit))
+            return;
+        if (vm->single_step) {
+            exit->reason = EXIT_STEP;
+            return;
+        }
+    } while (!vm->attention);
+}
+
+/* Handlers that others installed may interrupt translated code, too. */
+static void start(struct translator *translator)
+{
+    frame_adopt();
+    translator->is_started = true;
+}
+
+static void translate_run(void *opaque, struct vm_exit *exit)
+{
+    struct translator *translator = opaque;
+    struct vm *vm = translator->vm;
+    struct block *block;
+    int how;
+
+    if (!translator->is_started)
+        start(translator);
+    *exit = (struct vm_exit){.reason = EXIT_INTERRUPTED};
+    adapt_look_back(translator);
+    if (!follow_vcpu(translator) || vm->single_step) {
+        run_interpreted(translator, exit);
+        return;
+    }
+    block = find_block(translator, exit);
+    if (block == NULL)
+        return;
+    prepare(translator);
+    translator->is_code_dropped = false;
+    translator->context.target = entry_of(translator, block);
+    exit->entered_ns = vm->timed ? translate_host_ns() : 0;
+    how = translate_enter(&translator->context);
+    take_flags(&translator->context);
+    if (how == TRANSLATE_LEFT || how == TRANSLATE_ABORTED)
+        frame_repair_fxsave(translator);
+    if (how == TRANSLATE_LEFT)
+        *exit = translator->exit;
+    else if (how == TRANSLATE_FAULTED)
+        classify_fault(translator, exit);
+    exit->host_ns = vm->timed ? translate_host_ns() : 0;
+}
+
+static void translate_arm(void *opaque, uint64_t host_ns)
+{
+    struct translator *translator = opaque;
+    struct itimerspec when = {
+        .it_value = {.tv_sec = (time_t)(host_ns / 1000000000u), .tv_nsec = (long)(host_ns % 1000000000u)}};
+
+    if (timer_settime(translator->timer, TIMER_ABSTIME, &when, NULL) != 0)
+        die("timer_settime: %s", strerror(errno));
+}
+
+static void translate_paging_changed(void *opaque)
+{
+    struct translator *translator = opaque;
+
+    translator->space = NULL;
+}
+
+static void translate_destroy(void *opaque)
+{
+    struct translator *translator = opaque;
+
+    frame_close(translator);
+    crash_set_vcpu(NULL);
+    spaces_release(translator);
+    cache_destroy(&translator->cache);
+    free(translator->n_given_up);
+    free(translator);
+}
+
+static struct shadow *translate_create_shadow(void *opaque)
+{
+    struct translator *translator = opaque;
+
+    find_listen(translator);
+    spaces_select(translator);
+    return translator->vm->shadow;
+}
+
+static void *translate_create(struct vm *vm, char *error, size_t error_size)
+{
+    struct translator *translator = calloc(1, sizeof *translator);
+    size_t n_pages = vm->memory.size >> PAGE_SHIFT;
+
+    if (translator == NULL) {
+        snprintf(error, error_size, "out of memory");
+        return NULL;
+    }
+    translator->vm = vm;
+    translator->n_code_segments = 1;
+    translator->n_given_up = calloc(n_pages, 1);
+    if (translator->n_given_up == NULL || !spaces_reserve(translator, error, error_size) ||
+        !cache_create(&translator->cache, n_pages, error, error_size) ||
+        !frame_open(translator, error, error_size)) {
+        translate_destroy(translator);
+        return NULL;
+    }
+    translator->context = (struct context){.vcpu = &vm->vcpu,
+                                           .attention = &vm->attention,
+                                           .cache = translator->cache.executable,
+                                           .lookup = translate_lookup_stub,
+                                           .link = translate_link_stub,
+                                           .callout = translate_callout_stub,
+                                           .fxsave = vm->vcpu.fxsave};
+    crash_set_vcpu(&vm->vcpu);
+    return translator;
+}
+
+const struct engine translate_engine = {
+    .name = "translate",
+    .create = translate_create,
+    .destroy = translate_destroy,
+    .create_shadow = translate_create_shadow,
+    .run = translate_run,
+    .host_ns = translate_host_ns,
+    .arm = translate_arm,
+    .paging_changed = translate_paging_changed,
+};

@@ -1,0 +1,234 @@
+/*
+ * Signals of the translate engine, and everything in it that touches a ucontext.
+ *
+ * A synchronous signal with RIP in the code cache is the guest's: its registers are the host's, and the point table says
+ * which EIP they belong to. Any other is a bug of the monitor's. An asynchronous one sets the attention word, and stops
+ * the guest if it finds it running; the state is exact there, too, since every instruction may begin again.
+ *
+ * No handler is without SA_ONSTACK: rsp is the guest's.
+ *
+ * Read next: translate.h.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include "signals/crash.h"
+#include "translate/translator.h"
+#include "vcpu/fail.h"
+
+#define ALTERNATE_STACK_SIZE (256ul << 10)
+
+/* The part of an FXSAVE image that 32-bit code can see: control, ST0-7, XMM0-7. */
+#define FXSAVE_GUEST_BYTES 288
+
+/* Offsets in the 64-bit FXSAVE image (SDM Vol 1 table 10-2): RIP and RDP; in the 32-bit one a selector is in bytes 4
+ * and 5 of each. */
+#define FXSAVE_RIP 8
+#define FXSAVE_RDP 16
+
+/* One machine in a process runs at a time: a handler has no argument of its own. */
+static struct translator *running;
+
+static struct {
+    bool is_ours;
+    void (*handler)(int signo);
+} signal_table[_NSIG];
+
+/* In the order of enum gpr_index. */
+static const int greg_of_gpr[GPR_COUNT] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI};
+
+/* ---- capturing the guest ------------------------------------------------------------------------------- */
+
+static uint32_t guest_eip_at(const struct translator *translator, const uint8_t *host)
+{
+    const struct block *block = cache_block_at(&translator->cache, host);
+
+    return block == NULL ? 0 : block_point_at(&translator->cache, block, host)->eip;
+}
+
+/* The pointers to the last x87 instruction and its operand are the host's after it ran in the cache. The window lies at
+ * a multiple of 4 GiB, so the operand's lower half is the guest's linear address. */
+void frame_repair_fxsave(struct translator *translator)
+{
+    const struct vcpu *vcpu = &translator->vm->vcpu;
+    uint8_t *image = translator->context.fxsave;
+    uint64_t rip, rdp;
+
+    memcpy(&rip, image + FXSAVE_RIP, sizeof rip);
+    if (!cache_contains(&translator->cache, (const void *)(uintptr_t)rip))
+        return;
+    memcpy(&rdp, image + FXSAVE_RDP, sizeof rdp);
+    rip = guest_eip_at(translator, (const uint8_t *)(uintptr_t)rip) |
+          (uint64_t)vcpu->segment[SEG_CS].selector << 32;
+    rdp = (uint32_t)rdp | (uint64_t)vcpu->segment[SEG_DS].selector << 32;
+    memcpy(image + FXSAVE_RIP, &rip, sizeof rip);
+    memcpy(image + FXSAVE_RDP, &rdp, sizeof rdp);
+}
+
+static void apply_point(struct vcpu *vcpu, const struct point *point, const greg_t *gregs)
+{
+    vcpu->eip = point->eip;
+    vcpu->gpr[ESP] += (uint32_t)(int32_t)point->esp;
+    switch ((enum point_kind)point->kind) {
+    case POINT_EIP:
+        break;
+    case POINT_SHADOWED:
+        vcpu->interrupt_shadow = SHADOW_STI;
+        break;
+    case POINT_SAVED_EAX:
+        vcpu->gpr[EAX] = (uint32_t)gregs[REG_R10];
+        break;
+    case POINT_SAVED_ECX:
+        vcpu->gpr[ECX] = (uint32_t)gregs[REG_R9];
+        break;
+    case POINT_TARGET:
+        vcpu->eip = (uint32_t)gregs[REG_R8];
+        break;
+    case POINT_ENTRY:
+        vcpu->eip = (uint32_t)gregs[REG_R8];
+        vcpu->gpr[ECX] = (uint32_t)gregs[REG_R9];
+        break;
+    }
+}
+
+static void capture(struct translator *translator, const ucontext_t *uc)
+{
+    static const struct point miss = {.kind = POINT_TARGET};
+    struct context *context = &translator->context;
+    const greg_t *gregs = uc->uc_mcontext.gregs;
+    const uint8_t *rip = (const uint8_t *)gregs[REG_RIP];
+    const struct block *block = cache_block_at(&translator->cache, rip);
+    struct vcpu *vcpu = context->vcpu;
+    uint32_t eflags = (uint32_t)gregs[REG_EFL];
+
+    for (int i = 0; i < GPR_COUNT; i++)
+        vcpu->gpr[i] = (uint32_t)gregs[greg_of_gpr[i]];
+    apply_point(vcpu, block == NULL ? &miss : block_point_at(&translator->cache, block, rip), gregs);
+    context->flags = (uint16_t)((eflags & 0xff) << 8 | ((eflags & EFLAGS_OF) != 0));
+    context->direction = eflags & EFLAGS_DF;
+    context->budget = gregs[REG_R11];
+    if (uc->uc_mcontext.fpregs != NULL) {
+        memcpy(context->fxsave, uc->uc_mcontext.fpregs, FXSAVE_GUEST_BYTES);
+        frame_repair_fxsave(translator);
+    }
+}
+
+/* Back to who called translate_enter; the kernel is not told that the handler ended: nothing of it is needed, since
+ * handlers are SA_NODEFER and their mask is empty. */
+static _Noreturn void leave(struct translator *translator, int how)
+{
+    register struct context *context __asm__("r15") = &translator->context;
+
+    __asm__ volatile("jmp translate_leave_captured" : : "a"(how), "r"(context) : "memory");
+    __builtin_unreachable();
+}
+
+static bool is_in_cache(const ucontext_t *uc)
+{
+    return running != NULL && cache_contains(&running->cache, (const void *)uc->uc_mcontext.gregs[REG_RIP]);
+}
+
+static void on_fault(int signo, siginfo_t *info, void *opaque)
+{
+    ucontext_t *uc = opaque;
+    struct translator *translator = running;
+
+    if (!is_in_cache(uc))
+        crash_report(signo, info, uc);
+    capture(translator, uc);
+    translator->signo = signo;
+    translator->code = info->si_code;
+    translator->trapno = (int)uc->uc_mcontext.gregs[REG_TRAPNO];
+    translator->error = (uint32_t)uc->uc_mcontext.gregs[REG_ERR];
+    translator->cr2 = (uint64_t)uc->uc_mcontext.gregs[REG_CR2];
+    leave(translator, TRANSLATE_FAULTED);
+}
+
+static void on_event(int signo, siginfo_t *info, void *opaque)
+{
+    ucontext_t *uc = opaque;
+    greg_t *gregs = uc->uc_mcontext.gregs;
+    uintptr_t rip = (uintptr_t)gregs[REG_RIP];
+
+    (void)info;
+    if (signal_table[signo].handler != NULL)
+        signal_table[signo].handler(signo);
+    if (running == NULL)
+        return;
+    running->vm->attention = 1;
+    running->context.pending = EFLAGS_IF;
+    if (is_in_cache(uc)) {
+        capture(running, uc);
+        leave(running, TRANSLATE_INTERRUPTED);
+    }
+    if (rip >= (uintptr_t)translate_resume_start && rip < (uintptr_t)translate_resume_end) {
+        gregs[REG_R15] = (greg_t)(uintptr_t)&running->context;
+        gregs[REG_RIP] = (greg_t)(uintptr_t)translate_abort;
+    }
+}
+
+/* ---- handlers ------------------------------------------------------------------------------------------ */
+
+static bool install(int signo, void (*handler)(int, siginfo_t *, void *))
+{
+    struct sigaction action = {.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER, .sa_sigaction = handler};
+
+    sigemptyset(&action.sa_mask);
+    signal_table[signo].is_ours = true;
+    return sigaction(signo, &action, NULL) == 0;
+}
+
+void frame_adopt(void)
+{
+    for (int signo = 1; signo < _NSIG; signo++) {
+        struct sigaction action;
+
+        if (signal_table[signo].is_ours || sigaction(signo, NULL, &action) != 0 || action.sa_handler == SIG_DFL ||
+            action.sa_handler == SIG_IGN)
+            continue;
+        signal_table[signo].handler = action.sa_handler;
+        if (!install(signo, on_event))
+            die("sigaction: %s", strerror(errno));
+    }
+}
+
+static bool open_stack(struct translator *translator)
+{
+    stack_t stack = {.ss_size = ALTERNATE_STACK_SIZE};
+
+    translator->stack = mmap(NULL, ALTERNATE_STACK_SIZE, PROT_READ | PROT_WRITE,
+                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);
+    if (translator->stack == MAP_FAILED) {
+        translator->stack = NULL;
+        return false;
+    }
+    stack.ss_sp = translator->stack;
+    return sigaltstack(&stack, NULL) == 0;
+}
+
+bool frame_open(struct translator *translator, char *error, size_t error_size)
+{
+    static const int synchronous[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP};
+    struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN};
+    bool is_done = open_stack(translator);
+
+    for (size_t i = 0; is_done && i < sizeof synchronous / sizeof synchronous[0]; i++)
+        is_done = install(synchronous[i], on_fault);
+    is_done = is_done && install(SIGRTMIN, on_event) && timer_create(CLOCK_MONOTONIC, &event, &translator->timer) == 0;
+    translator->has_timer = is_done;
+    if (!is_done)
+        snprintf(error, error_size, "cannot set up signals and the timer: %s", strerror(errno));
+    running = translator;
+    return is_done;
+}
+
+void frame_close(struct translator *translator)
+{
+    running = NULL;
+    if (translator->has_timer)
+        timer_delete(translator->timer);
+    /* the alternate stack stays: a crash may still need it */
+}

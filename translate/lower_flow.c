@@ -1,0 +1,181 @@
+/*
+ * Jumps, calls, returns, loops, and string instructions.
+ *
+ * Read next: lower_flags.c.
+ */
+#include "translate/build.h"
+
+static bool is_near(const struct builder *b)
+{
+    return b->insn->operand_size == 4;
+}
+
+static uint32_t target_of(const struct builder *b)
+{
+    return build_next_eip(b) + (uint32_t)b->insn->operand[0].immediate;
+}
+
+/* ---- direct -------------------------------------------------------------------------------------------- */
+
+bool lower_jcc(struct builder *b)
+{
+    if (!is_near(b))
+        return false;
+    build_side_exit(b, emit_jump_if(&b->e, b->insn->opcode & 0x0f), target_of(b));
+    return true;
+}
+
+bool lower_jump(struct builder *b)
+{
+    if (!is_near(b))
+        return false;
+    build_flush_esp(b);
+    build_exit(b, target_of(b));
+    return true;
+}
+
+/* LOOPNE, LOOPE, LOOP, JECXZ exist in 64-bit mode, with a short displacement only. */
+bool lower_loop(struct builder *b)
+{
+    uint8_t *displacement;
+
+    if (!is_near(b) || b->insn->address_size != 4)
+        return false;
+    emit_byte(&b->e, 0x67);
+    emit_byte(&b->e, b->insn->opcode);
+    emit_byte(&b->e, 2);
+    build_point(b, POINT_EIP, build_next_eip(b));
+    emit_byte(&b->e, 0xeb); /* jmp short, over the next */
+    emit_byte(&b->e, 5);
+    build_point(b, POINT_EIP, target_of(b));
+    displacement = emit_jump(&b->e);
+    build_side_exit(b, displacement, target_of(b));
+    return true;
+}
+
+static void push_return(struct builder *b)
+{
+    emit_rex(&b->e, 0, 0, R14, RSP);
+    emit_byte(&b->e, 0xc7);
+    emit_modrm_index(&b->e, 0, RSP, R14, 0, b->esp - 4);
+    emit_long(&b->e, build_next_eip(b));
+    emit_op_base(&b->e, 0, OP_LEA, RSP, RSP, b->esp - 4);
+    b->esp = 0;
+}
+
+bool lower_call(struct builder *b)
+{
+    if (!is_near(b) || !memory_is_flat(b, SEG_SS))
+        return false;
+    push_return(b);
+    build_exit(b, target_of(b));
+    return true;
+}
+
+/* ---- indirect ------------------------------------------------------------------------------------------ */
+
+bool lower_return(struct builder *b)
+{
+    int32_t extra = b->insn->opcode == 0xc2 ? (int32_t)(uint16_t)b->insn->operand[0].immediate : 0;
+
+    if (!is_near(b) || !memory_is_flat(b, SEG_SS))
+        return false;
+    memory_stack(b, OP_MOV_LOAD, R8, 0);
+    emit_op_base(&b->e, 0, OP_LEA, RSP, RSP, b->esp + 4 + extra);
+    b->esp = 0;
+    build_dispatch(b);
+    return true;
+}
+
+static bool load_target(struct builder *b)
+{
+    const struct operand *operand = &b->insn->operand[0];
+
+    if (operand->kind == OPERAND_MEMORY)
+        return memory_load(b, operand, R8);
+    if (operand->reg.index == ESP)
+        emit_op_base(&b->e, 0, OP_LEA, R8, RSP, b->esp);
+    else
+        emit_mov(&b->e, R8, operand->reg.index);
+    return true;
+}
+
+bool lower_jump_indirect(struct builder *b)
+{
+    if (!is_near(b) || !load_target(b))
+        return false;
+    build_flush_esp(b);
+    build_dispatch(b);
+    return true;
+}
+
+bool lower_call_indirect(struct builder *b)
+{
+    if (!is_near(b) || !memory_is_flat(b, SEG_SS) || !load_target(b))
+        return false;
+    push_return(b);
+    build_dispatch(b);
+    return true;
+}
+
+/* ---- strings ------------------------------------------------------------------------------------------- */
+
+/* Which of ESI and EDI it uses, by opcode. */
+static void registers_of(unsigned opcode, bool *uses_esi, bool *uses_edi)
+{
+    switch (opcode & 0xfe) {
+    case 0xaa: /* stos */
+    case 0xae: /* scas */
+        *uses_esi = false;
+        *uses_edi = true;
+        break;
+    case 0xac: /* lods */
+        *uses_esi = true;
+        *uses_edi = false;
+        break;
+    default: /* movs, cmps */
+        *uses_esi = *uses_edi = true;
+        break;
+    }
+}
+
+static bool is_source_flat(const struct builder *b)
+{
+    for (unsigned i = 0; i < b->insn->n_operands; i++) {
+        const struct operand *operand = &b->insn->operand[i];
+
+        if (operand->kind == OPERAND_MEMORY && operand->mem.base == ESI)
+            return memory_is_flat(b, (enum segment_index)operand->mem.segment);
+    }
+    return false;
+}
+
+/* ES:EDI takes no segment override, so the registers are moved into the window, and back to 32 bits afterwards. The
+ * window lies at a multiple of 4 GiB: the lower halves are the guest's values at any time, also when an element in the
+ * middle faults. */
+bool lower_string(struct builder *b)
+{
+    const struct insn *insn = b->insn;
+    bool uses_esi, uses_edi;
+
+    registers_of(insn->opcode, &uses_esi, &uses_edi);
+    if (insn->address_size != 4 || (uses_edi && !memory_is_flat(b, SEG_ES)) || (uses_esi && !is_source_flat(b)))
+        return false;
+    if (uses_esi)
+        emit_op_index(&b->e, 1, OP_LEA, RSI, R14, RSI, 0, 0);
+    if (uses_edi)
+        emit_op_index(&b->e, 1, OP_LEA, RDI, R14, RDI, 0, 0);
+    if ((insn->opcode & 1) && insn->operand_size == 2)
+        emit_byte(&b->e, 0x66);
+    if (insn->prefixes & INSN_REP)
+        emit_byte(&b->e, 0xf3);
+    else if (insn->prefixes & INSN_REPNE)
+        emit_byte(&b->e, 0xf2);
+    emit_byte(&b->e, insn->opcode);
+    build_point(b, POINT_EIP, build_next_eip(b)); /* done: it must not begin again */
+    if (uses_esi)
+        emit_mov(&b->e, RSI, RSI);
+    if (uses_edi)
+        emit_mov(&b->e, RDI, RDI);
+    return true;
+}

@@ -1,0 +1,262 @@
+/*
+ * Spaces: one window for each address space and privilege view that the guest uses, so that a CR3 write or a change of
+ * privilege is a change of window and nothing else. The windows are 4 GiB each, 8 GiB apart; what lies between them
+ * catches addresses that run over (memory.c). Spaces are made as they are needed, and the one used longest ago is taken
+ * when there are no more.
+ *
+ * Each space has jump tables: where indirect jumps go, by EIP. An entry holds as long as its page is mapped in the space.
+ *
+ * Read next: find.c.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "monitor/machine.h"
+#include "translate/translator.h"
+#include "vcpu/fail.h"
+
+#define WINDOW_SIZE   (UINT64_C(4) << 30)
+#define WINDOW_STRIDE (2 * WINDOW_SIZE)
+#define PAGES         (1u << 20)
+
+#define KEY_CR0 (CR0_PG | CR0_WP)
+#define KEY_CR4 (CR4_PSE | CR4_PAE | CR4_PGE)
+
+/* ---- memory -------------------------------------------------------------------------------------------- */
+
+bool spaces_reserve(struct translator *translator, char *error, size_t error_size)
+{
+    size_t size = (SHADOW_MAX_SPACES + 1) * WINDOW_STRIDE;
+    void *reservation =
+        mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (reservation == MAP_FAILED) {
+        snprintf(error, error_size,
+                 "cannot reserve %zu GiB of addresses: %s (is there a limit on address space? `ulimit -v`)",
+                 size >> 30, strerror(errno));
+        return false;
+    }
+    translator->reservation = reservation;
+    translator->reservation_size = size;
+    for (unsigned i = 0; i < SHADOW_MAX_SPACES; i++) {
+        uintptr_t first = ((uintptr_t)reservation + WINDOW_SIZE / 2 + WINDOW_SIZE - 1) & ~(WINDOW_SIZE - 1);
+
+        translator->spaces[i].translator = translator;
+        translator->spaces[i].window = first + i * WINDOW_STRIDE;
+    }
+    return true;
+}
+
+void spaces_release(struct translator *translator)
+{
+    for (unsigned i = 0; i < SHADOW_MAX_SPACES; i++) {
+        struct space *space = &translator->spaces[i];
+
+        shadow_destroy(space->shadow); /* it tells of what it drops, until it is gone */
+        for (unsigned j = 0; j < TABLES_PER_SPACE; j++)
+            if (space->tables[j].slots != NULL)
+                munmap(space->tables[j].slots, TABLE_SLOTS * sizeof(uint32_t));
+        if (space->has_code != NULL)
+            munmap(space->has_code, PAGES / 8);
+    }
+    if (translator->reservation != NULL)
+        munmap(translator->reservation, translator->reservation_size);
+}
+
+static void *reserve(size_t size)
+{
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (memory == MAP_FAILED)
+        die("cannot make a jump table: %s", strerror(errno));
+    return memory;
+}
+
+/* ---- jump tables --------------------------------------------------------------------------------------- */
+
+static void clear(void *memory, size_t size)
+{
+    if (madvise(memory, size, MADV_DONTNEED) != 0)
+        memset(memory, 0, size);
+}
+
+const uint32_t *spaces_table(struct translator *translator)
+{
+    struct space *space = translator->space;
+    struct jump_table *oldest = &space->tables[0];
+
+    for (unsigned i = 0; i < TABLES_PER_SPACE; i++) {
+        struct jump_table *table = &space->tables[i];
+
+        if (table->slots != NULL && table->mode == translator->mode) {
+            table->used_at = ++translator->uses;
+            return table->slots;
+        }
+        if (table->slots == NULL || table->used_at < oldest->used_at)
+            oldest = table;
+        if (table->slots == NULL)
+            break;
+    }
+    if (oldest->slots == NULL)
+        oldest->slots = reserve(TABLE_SLOTS * sizeof(uint32_t));
+    else
+        clear(oldest->slots, TABLE_SLOTS * sizeof(uint32_t));
+    oldest->mode = translator->mode;
+    oldest->used_at = ++translator->uses;
+    return oldest->slots;
+}
+
+static void note_page(struct space *space, gva_t linear)
+{
+    uint32_t page = linear >> PAGE_SHIFT;
+
+    if (space->has_code == NULL)
+        space->has_code = reserve(PAGES / 8);
+    space->has_code[page / 8] |= (uint8_t)(1u << page % 8);
+}
+
+void spaces_note_target(struct translator *translator, uint32_t eip, const struct block *block)
+{
+    uint32_t *slots = (uint32_t *)(uintptr_t)translator->context.table;
+    gva_t linear = translator->vm->vcpu.segment[SEG_CS].base + eip;
+
+    slots[eip & (TABLE_SLOTS - 1)] = block->code + block->entry;
+    note_page(translator->space, linear);
+    if (block->second_rpn != 0)
+        note_page(translator->space, linear + PAGE_SIZE);
+}
+
+/* The entries of one page, and of instructions that cross into it. With a code segment that has a base, linear
+ * addresses and EIPs differ: then all go. */
+static void forget_page(struct space *space, uint32_t page)
+{
+    uint32_t first = (page << PAGE_SHIFT) - INSN_MAX_LENGTH;
+
+    for (unsigned i = 0; i < TABLES_PER_SPACE; i++) {
+        struct jump_table *table = &space->tables[i];
+
+        if (table->slots == NULL)
+            continue;
+        if ((table->mode & MODE_FLAT_CS) == 0) {
+            clear(table->slots, TABLE_SLOTS * sizeof(uint32_t));
+            continue;
+        }
+        for (uint32_t n = 0; n < PAGE_SIZE + INSN_MAX_LENGTH; n++)
+            table->slots[(first + n) & (TABLE_SLOTS - 1)] = 0;
+    }
+}
+
+static void pages_dropped(void *opaque, struct shadow *shadow, gva_t first, uint32_t n_pages)
+{
+    struct space *space = opaque;
+    uint32_t page = first >> PAGE_SHIFT;
+
+    (void)shadow;
+    if (space->has_code == NULL)
+        return;
+    for (; n_pages > 0; n_pages--, page++) {
+        uint8_t *byte = &space->has_code[page / 8];
+
+        if (*byte == 0 && page % 8 == 0 && n_pages >= 8) {
+            page += 7;
+            n_pages -= 7;
+            continue;
+        }
+        if (!(*byte & 1u << page % 8))
+            continue;
+        *byte &= (uint8_t)~(1u << page % 8);
+        forget_page(space, page);
+        if (space == space->translator->space)
+            space->translator->is_code_dropped = true;
+    }
+}
+
+void spaces_forget_targets(struct translator *translator)
+{
+    for (unsigned i = 0; i < SHADOW_MAX_SPACES; i++) {
+        struct space *space = &translator->spaces[i];
+
+        for (unsigned j = 0; j < TABLES_PER_SPACE; j++)
+            if (space->tables[j].slots != NULL)
+                clear(space->tables[j].slots, TABLE_SLOTS * sizeof(uint32_t));
+        if (space->has_code != NULL)
+            clear(space->has_code, PAGES / 8);
+    }
+}
+
+/* ---- which space --------------------------------------------------------------------------------------- */
+
+static struct space_key key_of(const struct vcpu *vcpu)
+{
+    struct space_key key = {.is_user = vcpu->cpl == 3, .is_paged = (vcpu->cr0 & CR0_PG) != 0};
+
+    if (!key.is_paged)
+        return key;
+    key.cr0 = vcpu->cr0 & KEY_CR0;
+    key.cr3 = vcpu->cr3;
+    key.cr4 = vcpu->cr4 & KEY_CR4;
+    return key;
+}
+
+static bool is_same_key(const struct space_key *a, const struct space_key *b)
+{
+    return a->cr0 == b->cr0 && a->cr3 == b->cr3 && a->cr4 == b->cr4 && a->is_user == b->is_user &&
+           a->is_paged == b->is_paged;
+}
+
+static struct shadow *create_shadow(struct translator *translator, struct space *space)
+{
+    struct vm *vm = translator->vm;
+    struct shadow_config config = {.memory = &vm->memory,
+                                   .window = {.base = space->window, .hole_first = 1, .hole_last = 0},
+                                   .use_userfaultfd = vm->config.use_userfaultfd,
+                                   .check_invariant = vm->config.check_invariant,
+                                   .has_own_view = !space->key.is_user,
+                                   .is_user_only = space->key.is_user,
+                                   .observe = machine_observe_shadow,
+                                   .observe_ctx = vm,
+                                   .dropped = pages_dropped,
+                                   .dropped_ctx = space};
+    char error[256];
+    struct shadow *shadow = shadow_create(&config, error, sizeof error);
+
+    if (shadow == NULL)
+        die("%s", error);
+    return shadow;
+}
+
+/* A space is of one view for ever, since views differ in what is mapped: half of them are the kernel's. */
+static struct space *find_space(struct translator *translator, const struct space_key *key)
+{
+    struct space *first = &translator->spaces[key->is_user ? SHADOW_MAX_SPACES / 2 : 0], *oldest = first;
+
+    for (struct space *space = first; space < first + SHADOW_MAX_SPACES / 2; space++) {
+        if (space->shadow == NULL) {
+            space->key = *key;
+            space->shadow = create_shadow(translator, space);
+            return space;
+        }
+        if (is_same_key(&space->key, key))
+            return space;
+        if (space->used_at < oldest->used_at)
+            oldest = space;
+    }
+    oldest->key = *key;
+    return oldest;
+}
+
+void spaces_select(struct translator *translator)
+{
+    struct vm *vm = translator->vm;
+    struct space_key key = key_of(&vm->vcpu);
+
+    if (translator->space == NULL || !is_same_key(&translator->space->key, &key))
+        translator->space = find_space(translator, &key);
+    translator->space->used_at = ++translator->uses;
+    vm->shadow = translator->space->shadow;
+    shadow_note_use(vm->shadow);
+    shadow_paging_changed(vm->shadow, &vm->vcpu, vm->vcpu.cr0, vm->vcpu.cr3, vm->vcpu.cr4);
+    translator->context.window = translator->space->window;
+}

@@ -1,0 +1,117 @@
+/*
+ * The translate engine's own state, and what its files ask of each other.
+ *
+ * Private to translate/. Read next: engine.c.
+ */
+#ifndef RING3_TRANSLATE_TRANSLATOR_H
+#define RING3_TRANSLATE_TRANSLATOR_H
+
+#include <signal.h>
+#include <time.h>
+
+#include "monitor/monitor.h"
+#include "translate/build.h"
+#include "translate/cache.h"
+#include "translate/context.h"
+
+#define TABLE_SLOTS      65536u /* by the low half of EIP */
+#define TABLES_PER_SPACE 4u
+
+/* Where indirect jumps of one mode go: offsets of blocks' entries in the cache; 0: not known. */
+struct jump_table {
+    uint32_t *slots; /* NULL: not made yet */
+    uint32_t mode;
+    uint64_t used_at;
+};
+
+/* What a space was made for: everything that decides what an address means. */
+struct space_key {
+    uint32_t cr0, cr3, cr4;
+    bool is_user, is_paged;
+};
+
+struct translator;
+
+/* One window: an address space of the guest as seen by its kernel or by its user. */
+struct space {
+    struct translator *translator;
+    struct shadow *shadow; /* NULL: not made yet */
+    struct space_key key;
+    uintptr_t window;
+    uint64_t used_at;
+    struct jump_table tables[TABLES_PER_SPACE];
+    uint8_t *has_code; /* a bit per page: some table may have entries of it */
+};
+
+/* Instructions that keep needing the emulator, by place. */
+struct adaptation {
+    uint64_t place;    /* + 1; 0: free */
+    uint16_t n_emulated; /* since it was last given up */
+    uint16_t n_needless; /* calls that an ordinary access would have served */
+    bool is_call;
+};
+
+#define ADAPTATIONS 4096u
+
+struct translator {
+    struct vm *vm;
+    struct context context;
+    struct cache cache;
+    struct space spaces[SHADOW_MAX_SPACES];
+    struct space *space; /* the current one; NULL: to be selected anew */
+    uint32_t mode;
+    uint64_t uses;
+    uint8_t *reservation; /* windows and the guards around them */
+    size_t reservation_size;
+    struct adaptation adaptations[ADAPTATIONS];
+    uint64_t faulted_place; /* of the instruction of the last page fault, + 1; 0: none */
+    uint32_t faulted_eip;
+    uint8_t *n_given_up; /* per rpn: how often the guest stored into a page with translations */
+    bool is_code_dropped; /* a page of the current space with code went away */
+    struct vm_exit exit;  /* of a call that leaves translate_enter */
+    struct {
+        uint64_t low; /* of base, limit */
+        uint16_t attributes;
+    } code_segments[256]; /* what MODE_CS_SHIFT numbers; [0]: flat */
+    unsigned n_code_segments;
+    timer_t timer;
+    bool has_timer, is_started;
+    uint8_t *stack;
+    /* Of the last signal: */
+    int signo, trapno, code;
+    uint32_t error;
+    uint64_t cr2;
+};
+
+/* spaces.c */
+bool spaces_reserve(struct translator *translator, char *error, size_t error_size);
+void spaces_release(struct translator *translator);
+/* Makes the space for the vcpu's registers and CPL the current one. */
+void spaces_select(struct translator *translator);
+/* The current space's jump table for the current mode. */
+const uint32_t *spaces_table(struct translator *translator);
+void spaces_note_target(struct translator *translator, uint32_t eip, const struct block *block);
+void spaces_forget_targets(struct translator *translator);
+
+/* mode.c */
+#define MODE_NONE UINT32_MAX /* no translated code for this state: one instruction after the other is interpreted */
+uint32_t mode_of(struct translator *translator, const struct vcpu *vcpu);
+
+/* find.c: the block for vcpu->eip. NULL: *exit is set, or, with EXIT_STEP, the emulator ran one instruction. */
+struct block *find_block(struct translator *translator, struct vm_exit *exit);
+bool find_listen(struct translator *translator);
+
+/* adapt.c */
+bool adapt_is_call(void *translator, uint64_t place);
+void adapt_note_fault(struct translator *translator, uint32_t eip);
+void adapt_look_back(struct translator *translator);
+void adapt_note_call(struct translator *translator, const struct call *call);
+
+/* frame.c: signals, and all that touches a ucontext. */
+bool frame_open(struct translator *translator, char *error, size_t error_size);
+void frame_adopt(void);
+void frame_close(struct translator *translator);
+/* Host pointers in the x87 part of vcpu->fxsave become the guest's. */
+void frame_repair_fxsave(struct translator *translator);
+
+#endif
