@@ -84,6 +84,7 @@ static const struct allowed_call allowed[] = {
     /* segments and the FS base */
     ANY(modify_ldt),
     ONLY(arch_prctl, 0, ARCH_SET_FS),
+    ONLY(arch_prctl, 0, ARCH_SET_GS),
     ONLY(arch_prctl, 0, ARCH_SET_CPUID),
     ONLY(prctl, 0, PR_SET_TSC),
     /* time and signals */

@@ -114,7 +114,8 @@ static bool is_watched(const struct vm *vm)
 static bool must_leave(struct vm *vm)
 {
     return vm_is_stopped(vm) || vm->vcpu.halted || vm->attention || vm->deadline_moved ||
-           (has_pending(vm) && (vm->vcpu.eflags & EFLAGS_IF));
+           (vm->vcpu.nmi_pending && vcpu_accepts_nmi(&vm->vcpu)) ||
+           ((vm->vcpu.eflags & EFLAGS_IF) && board_intr(vm->board));
 }
 
 static const uint8_t *leave_with(struct translator *translator, const struct vm_exit *exit)

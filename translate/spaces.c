@@ -8,10 +8,14 @@
  *
  * Read next: find.c.
  */
+#include <asm/prctl.h>
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "monitor/machine.h"
 #include "translate/translator.h"
@@ -20,6 +24,8 @@
 #define WINDOW_SIZE   (UINT64_C(4) << 30)
 #define WINDOW_STRIDE (2 * WINDOW_SIZE)
 #define PAGES         (1u << 20)
+
+#define HWCAP2_FSGSBASE_BIT 2
 
 #define KEY_CR0 (CR0_PG | CR0_WP)
 #define KEY_CR4 (CR4_PSE | CR4_PAE | CR4_PGE)
@@ -247,6 +253,20 @@ static struct space *find_space(struct translator *translator, const struct spac
     return oldest;
 }
 
+/* The monitor has no use for GS: it stays as translated code wants it. */
+static void set_gs_base(uintptr_t base)
+{
+    static uintptr_t current;
+
+    if (base == current)
+        return;
+    current = base;
+    if (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT)
+        __asm__ volatile("wrgsbase %0" : : "r"(base));
+    else
+        syscall(SYS_arch_prctl, ARCH_SET_GS, base);
+}
+
 void spaces_select(struct translator *translator)
 {
     struct vm *vm = translator->vm;
@@ -259,4 +279,5 @@ void spaces_select(struct translator *translator)
     shadow_note_use(vm->shadow);
     shadow_paging_changed(vm->shadow, &vm->vcpu, vm->vcpu.cr0, vm->vcpu.cr3, vm->vcpu.cr4);
     translator->context.window = translator->space->window;
+    set_gs_base(translator->space->window);
 }
