@@ -356,7 +356,7 @@ static void translate_destroy(void *opaque)
     crash_set_vcpu(NULL);
     spaces_release(translator);
     cache_destroy(&translator->cache);
-    free(translator->n_given_up);
+    free(translator->code_pages);
     free(translator);
 }
 
@@ -380,8 +380,8 @@ static void *translate_create(struct vm *vm, char *error, size_t error_size)
     }
     translator->vm = vm;
     translator->n_code_segments = 1;
-    translator->n_given_up = calloc(n_pages, 1);
-    if (translator->n_given_up == NULL || !spaces_reserve(translator, error, error_size) ||
+    translator->code_pages = calloc(n_pages, sizeof *translator->code_pages);
+    if (translator->code_pages == NULL || !spaces_reserve(translator, error, error_size) ||
         !cache_create(&translator->cache, n_pages, error, error_size) ||
         !frame_open(translator, error, error_size)) {
         translate_destroy(translator);

@@ -10,7 +10,11 @@
 #include "monitor/interpret.h"
 #include "translate/translator.h"
 
-#define MUCH_GIVEN_UP 8 /* so often a page's translations went for a store; from then on stores are emulated */
+/* A page whose translations went so often, each time soon after the last, has both code and data that is written... */
+#define MUCH_GIVEN_UP 8u
+#define SOON_MS       2u
+/* ...unless so many stores follow that it must be data only by now. */
+#define MANY_STORES 64u
 
 /* ---- the page ------------------------------------------------------------------------------------------ */
 
@@ -155,26 +159,48 @@ struct block *find_block(struct translator *translator, struct vm_exit *exit)
 
 /* ---- code that is written ------------------------------------------------------------------------------ */
 
+static uint32_t now_ms(const struct translator *translator)
+{
+    return (uint32_t)(translator->vm->engine->host_ns() / 1000000u);
+}
+
+/* A store beside the code of a page that has both. true: there have been too many for that. */
+static bool is_data_after_all(struct code_page *page)
+{
+    if (++page->n_emulated < MANY_STORES)
+        return false;
+    *page = (struct code_page){0};
+    return true;
+}
+
 static void code_written(void *opaque, uint32_t rpn, uint32_t offset, uint32_t n)
 {
     struct translator *translator = opaque;
 
-    if (!cache_overlaps(&translator->cache, rpn, offset, n))
+    if (!cache_overlaps(&translator->cache, rpn, offset, n) && !is_data_after_all(&translator->code_pages[rpn]))
         return;
     cache_kill_page(&translator->cache, rpn);
     shadow_forget_code(&translator->vm->memory, rpn);
 }
 
-/* A store into a page with code, before it happens. Usually the page has changed its use; a page that has both code and
- * data in it would be translated again and again. */
+/* A store into a page with code, before it happens. Usually the page has changed its use, and the translations go; but a
+ * page that has both code and data in it would be translated again and again. */
 static bool code_store(void *opaque, uint32_t rpn, uint32_t offset)
 {
     struct translator *translator = opaque;
+    struct code_page *page = &translator->code_pages[rpn];
+    uint32_t now = now_ms(translator);
 
     (void)offset;
-    if (translator->n_given_up[rpn] >= MUCH_GIVEN_UP)
+    if (now - page->given_up_ms > SOON_MS)
+        page->n_given_up = 0;
+    if (page->n_given_up >= MUCH_GIVEN_UP && !is_data_after_all(page)) {
+        page->given_up_ms = now;
         return false;
-    translator->n_given_up[rpn]++;
+    }
+    page->n_given_up++;
+    page->n_emulated = 0;
+    page->given_up_ms = now;
     cache_kill_page(&translator->cache, rpn);
     return true;
 }

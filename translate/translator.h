@@ -53,6 +53,13 @@ struct adaptation {
 
 #define ADAPTATIONS 4096u
 
+/* How the guest stores into a page that has translations. */
+struct code_page {
+    uint32_t given_up_ms; /* host time of the last time that the translations went for a store */
+    uint8_t n_given_up;   /* in quick succession */
+    uint8_t n_emulated;   /* stores beside the code since then */
+};
+
 struct translator {
     struct vm *vm;
     struct context context;
@@ -66,7 +73,7 @@ struct translator {
     struct adaptation adaptations[ADAPTATIONS];
     uint64_t faulted_place; /* of the instruction of the last page fault, + 1; 0: none */
     uint32_t faulted_eip;
-    uint8_t *n_given_up; /* per rpn: how often the guest stored into a page with translations */
+    struct code_page *code_pages; /* per rpn */
     bool is_code_dropped; /* a page of the current space with code went away */
     struct vm_exit exit;  /* of a call that leaves translate_enter */
     struct {
