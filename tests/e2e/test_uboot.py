@@ -79,6 +79,12 @@ class UBoot(harness.Test):
         uboot.type("reset\r")
         self.assertEqual(uboot.finish(), 0)
 
+    def test_translated(self):
+        uboot = self.boot("--clock", "host", engine="translate")
+        self.converse(uboot)
+        uboot.type("reset\r")
+        self.assertEqual(uboot.finish(), 0)
+
     def test_host_clock_and_pipes(self):
         uboot = self.boot("--clock", "host", terminal=False)
         before = datetime.datetime.now(datetime.timezone.utc).replace(tzinfo=None, microsecond=0)
