@@ -79,12 +79,14 @@ static enum outcome hold_device(struct vm *vm, gva_t linear, unsigned kind)
 /* What the shadow has mapped with the rights for this access needs no walk. */
 static bool mapped_access(struct vm *vm, gva_t linear, void *buf, unsigned size, unsigned kind)
 {
+    const struct shadow *shadow =
+        (kind & ACCESS_USER) || vm->system_shadow == NULL ? vm->shadow : vm->system_shadow;
     uint8_t *hva;
 
     if ((linear & PAGE_MASK) + size > PAGE_SIZE ||
-        ((kind & ACCESS_USER) && linear >= shadow_user_limit(vm->shadow)))
+        ((kind & ACCESS_USER) && linear >= shadow_user_limit(shadow)))
         return false;
-    hva = shadow_fast(vm->shadow, &vm->vcpu, linear, kind);
+    hva = shadow_fast(shadow, &vm->vcpu, linear, kind);
     if (hva == NULL)
         return false;
     if (kind & ACCESS_PROBE)

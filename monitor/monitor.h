@@ -216,6 +216,7 @@ struct vm {
     struct clock clock;
     struct board *board;
     struct shadow *shadow;
+    struct shadow *system_shadow; /* of the supervisor's view, if `shadow` is another; else NULL */
     struct vm_config config;
 
     const struct engine *engine;

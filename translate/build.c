@@ -136,12 +136,39 @@ static void emit_side_exits(struct builder *b)
 
 /* ---- calls --------------------------------------------------------------------------------------------- */
 
+/* What decides mode and space: CR0, CR3, CR4, EFER, the segments, CPL, the virtual flags. */
+static bool keeps_mode(const struct insn *insn)
+{
+    if (insn->sensitive == NULL)
+        return true;
+    switch (insn->sensitive->handler) {
+    case HANDLE_in:
+    case HANDLE_out:
+    case HANDLE_ins:
+    case HANDLE_outs:
+    case HANDLE_cli:
+    case HANDLE_sti:
+    case HANDLE_hlt:
+    case HANDLE_pushf:
+    case HANDLE_tsc:
+    case HANDLE_cpuid:
+    case HANDLE_invlpg:
+    case HANDLE_mov_from_segment:
+    case HANDLE_push_segment:
+    case HANDLE_fpu:
+        return true;
+    default:
+        return false;
+    }
+}
+
 void build_call(struct builder *b)
 {
     struct call *call = &b->cache->calls[b->cache->n_calls];
 
     build_flush_esp(b);
-    *call = (struct call){.insn = *b->insn, .eip = b->eip, .block = b->block};
+    *call = (struct call){
+        .insn = *b->insn, .eip = b->eip, .block = b->block, .keeps_mode = keeps_mode(b->insn)};
     emit_mov_imm(&b->e, R8, (uint32_t)b->cache->n_calls++);
     emit_jump_context(&b->e, CONTEXT_CALLOUT);
     call->resume = b->cache->executable + (b->e.at - b->cache->writable);

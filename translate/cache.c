@@ -76,6 +76,7 @@ bool cache_create(struct cache *cache, size_t n_pages, char *error, size_t error
         return false;
     }
     write_miss(cache);
+    cache->is_written = true;
     return true;
 }
 
@@ -200,6 +201,7 @@ void cache_add_block(struct cache *cache, struct block *block)
     add_to_page(cache, block, rpn);
     if (block->second_rpn != 0 && block->second_rpn != rpn + 1)
         add_to_page(cache, block, block->second_rpn - 1);
+    cache->is_written = true;
     cache->n_blocks++;
     cache->n_points += block->n_points;
     cache->used = (block->code + block->code_size + 15) & ~(size_t)15;
@@ -233,6 +235,7 @@ static void seal(struct cache *cache, struct block *block)
     struct emitter emitter = {.at = cache->writable + block->code + block->entry};
 
     block->is_dead = true;
+    cache->is_written = true;
     emit_jump_context(&emitter, CONTEXT_LOOKUP);
     cache->n_killed++;
 }

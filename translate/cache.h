@@ -56,7 +56,8 @@ struct call {
     struct insn insn;
     uint32_t eip;
     struct block *block;
-    const uint8_t *resume; /* host address behind it; NULL: look EIP up */
+    const uint8_t *resume; /* host address behind it */
+    bool keeps_mode;       /* neither mode nor space can change, unless it faults */
 };
 
 struct cache {
@@ -72,6 +73,7 @@ struct cache {
     struct block **hash;
     struct block **by_page; /* per rpn */
     size_t n_pages;
+    bool is_written; /* code that may run next was written since the processor was told */
     uint64_t n_flushes, n_translated, n_killed; /* blocks */
     uint64_t n_instructions;                    /* translated */
 };

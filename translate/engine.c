@@ -75,9 +75,10 @@ static void give_flags(struct context *context)
     context->virtual_flags = eflags & ~(FLAGS_OF_HOST | EFLAGS_RF | EFLAGS_VM);
 }
 
-static bool has_pending(struct vm *vm)
+/* May an interrupt be delivered once IF is set? */
+static uint32_t pending_flag(struct vm *vm)
 {
-    return vm->attention || vm->vcpu.nmi_pending || board_intr(vm->board);
+    return vm->attention || vm->vcpu.nmi_pending || board_intr(vm->board) ? EFLAGS_IF : 0;
 }
 
 /* Everything in the context that follows from the vcpu. */
@@ -90,7 +91,7 @@ static void prepare(struct translator *translator)
     for (unsigned i = 0; i < SEG_COUNT; i++)
         context->bases[i] = vcpu->segment[i].base;
     context->table = spaces_table(translator);
-    context->pending = has_pending(translator->vm) ? EFLAGS_IF : 0;
+    context->pending = pending_flag(translator->vm);
 }
 
 /* Brings space and mode up to date. false: the guest's state has no mode. */
@@ -111,11 +112,12 @@ static bool is_watched(const struct vm *vm)
 }
 
 /* Has the run loop something to do before the guest goes on? */
-static bool must_leave(struct vm *vm)
+static bool must_leave(struct context *context, struct vm *vm)
 {
+    context->pending = pending_flag(vm);
     return vm_is_stopped(vm) || vm->vcpu.halted || vm->attention || vm->deadline_moved ||
-           (vm->vcpu.nmi_pending && vcpu_accepts_nmi(&vm->vcpu)) ||
-           ((vm->vcpu.eflags & EFLAGS_IF) && board_intr(vm->board));
+           (context->pending & vm->vcpu.eflags) ||
+           (vm->vcpu.nmi_pending && vcpu_accepts_nmi(&vm->vcpu));
 }
 
 static const uint8_t *leave_with(struct translator *translator, const struct vm_exit *exit)
@@ -135,7 +137,15 @@ static const uint8_t *entry_of(const struct translator *translator, const struct
     return translator->cache.executable + block->code + block->direct;
 }
 
-static const uint8_t *go_to_eip(struct translator *translator)
+/* Code is written through another address than the one that it runs at. */
+static void serialize(struct translator *translator)
+{
+    if (translator->cache.is_written)
+        vcpu_serialize();
+    translator->cache.is_written = false;
+}
+
+static const uint8_t *look_up(struct translator *translator)
 {
     struct vm_exit exit;
     struct block *block = find_block(translator, &exit);
@@ -143,8 +153,20 @@ static const uint8_t *go_to_eip(struct translator *translator)
     if (block == NULL)
         return leave_with(translator, &exit);
     spaces_note_target(translator, block->eip, block);
-    vcpu_serialize();
+    serialize(translator);
     return entry_of(translator, block);
+}
+
+/* As an indirect jump does: the entry that the table has for EIP checks it, and comes back if it is another's. */
+static const uint8_t *go_to_eip(struct translator *translator)
+{
+    const struct cache *cache = &translator->cache;
+    uint32_t slot = translator->context.table[translator->vm->vcpu.eip & (TABLE_SLOTS - 1)];
+
+    if (slot == 0)
+        return look_up(translator);
+    serialize(translator);
+    return cache->executable + slot;
 }
 
 const uint8_t *translate_on_lookup(struct context *context)
@@ -152,9 +174,9 @@ const uint8_t *translate_on_lookup(struct context *context)
     struct translator *translator = translator_of(context);
 
     take_flags(context);
-    if (must_leave(translator->vm))
+    if (must_leave(context, translator->vm))
         return leave_interrupted(translator);
-    return go_to_eip(translator);
+    return look_up(translator);
 }
 
 /* A direct jump within a page finds its target: from now on it goes there by itself. */
@@ -175,7 +197,8 @@ const uint8_t *translate_on_link(struct context *context)
         return host;
     emit_patch(cache->writable + (context->site - 4 - cache->executable),
                cache->writable + (host - cache->executable));
-    vcpu_serialize();
+    translator->cache.is_written = true;
+    serialize(translator);
     return host;
 }
 
@@ -194,25 +217,24 @@ static void give_fpu(struct translator *translator)
     __asm__ volatile("fxrstor64 (%0)" : : "r"(translator->context.fxsave) : "memory");
 }
 
+/* Behind the call, if the code there is still what the guest would run next. */
 static const uint8_t *go_on(struct translator *translator, const struct call *call, uint64_t n_flushes)
 {
-    struct vm *vm = translator->vm;
-    struct vcpu *vcpu = &vm->vcpu;
     uint32_t mode = translator->mode;
     const struct space *space = translator->space;
-    bool is_dropped = translator->is_code_dropped;
+    bool is_next = translator->cache.n_flushes == n_flushes && !translator->is_code_dropped &&
+                   !call->block->is_dead && translator->vm->vcpu.eip == call->eip + call->insn.length;
 
     translator->is_code_dropped = false;
-    if (!follow_vcpu(translator))
-        return leave_interrupted(translator);
-    if (mode == translator->mode && space == translator->space && !is_dropped &&
-        translator->cache.n_flushes == n_flushes && !call->block->is_dead &&
-        vcpu->eip == call->eip + call->insn.length) {
+    if (is_next && call->keeps_mode) {
         give_flags(&translator->context);
-        translator->context.pending = has_pending(vm) ? EFLAGS_IF : 0;
         return call->resume;
     }
+    if (!follow_vcpu(translator))
+        return leave_interrupted(translator);
     prepare(translator);
+    if (is_next && mode == translator->mode && space == translator->space)
+        return call->resume;
     return go_to_eip(translator);
 }
 
@@ -236,9 +258,11 @@ const uint8_t *translate_on_callout(struct context *context, uint32_t number)
     vm_handle_exit(vm, &exit);
     if (is_fpu)
         give_fpu(translator);
-    if (must_leave(vm))
+    if (must_leave(context, vm))
         return leave_interrupted(translator);
-    vm->vcpu.interrupt_shadow = SHADOW_NONE; /* nothing waits to be held back by it */
+    translator->shadow = vm->vcpu.interrupt_shadow;
+    translator->shadow_eip = vm->vcpu.eip;
+    vm->vcpu.interrupt_shadow = SHADOW_NONE; /* ends with the next instruction; until then: restore_shadow */
     return go_on(translator, call, n_flushes);
 }
 
@@ -274,6 +298,17 @@ static void classify_fault(struct translator *translator, struct vm_exit *exit)
                                        .error = (translator->error & PF_WRITE) | (vm->vcpu.cpl == 3 ? PF_USER : 0),
                                        .cr2 = (uint32_t)address}};
     adapt_note_fault(translator, vm->vcpu.eip);
+}
+
+/* A signal came before the instruction after STI or MOV SS had run. (Or long after, and the guest has come to the same
+ * place again: then an interrupt waits for one instruction more.) */
+static void restore_shadow(struct translator *translator)
+{
+    struct vcpu *vcpu = &translator->vm->vcpu;
+
+    if (vcpu->eip == translator->shadow_eip && vcpu->interrupt_shadow == SHADOW_NONE)
+        vcpu->interrupt_shadow = translator->shadow;
+    translator->shadow = SHADOW_NONE;
 }
 
 /* States without a mode, and single steps. */
@@ -316,12 +351,15 @@ static void translate_run(void *opaque, struct vm_exit *exit)
     block = find_block(translator, exit);
     if (block == NULL)
         return;
+    serialize(translator);
     prepare(translator);
     translator->is_code_dropped = false;
     translator->context.target = entry_of(translator, block);
     exit->entered_ns = vm->timed ? translate_host_ns() : 0;
     how = translate_enter(&translator->context);
     take_flags(&translator->context);
+    if (how == TRANSLATE_INTERRUPTED || how == TRANSLATE_ABORTED)
+        restore_shadow(translator);
     if (how == TRANSLATE_LEFT || how == TRANSLATE_ABORTED)
         frame_repair_fxsave(translator);
     if (how == TRANSLATE_LEFT)

@@ -234,12 +234,14 @@ static struct shadow *create_shadow(struct translator *translator, struct space 
 }
 
 /* A space is of one view for ever, since views differ in what is mapped: half of them are the kernel's. */
-static struct space *find_space(struct translator *translator, const struct space_key *key)
+static struct space *find_space(struct translator *translator, const struct space_key *key, bool may_make)
 {
     struct space *first = &translator->spaces[key->is_user ? SHADOW_MAX_SPACES / 2 : 0], *oldest = first;
 
     for (struct space *space = first; space < first + SHADOW_MAX_SPACES / 2; space++) {
         if (space->shadow == NULL) {
+            if (!may_make)
+                return NULL;
             space->key = *key;
             space->shadow = create_shadow(translator, space);
             return space;
@@ -249,8 +251,27 @@ static struct space *find_space(struct translator *translator, const struct spac
         if (space->used_at < oldest->used_at)
             oldest = space;
     }
+    if (!may_make)
+        return NULL;
     oldest->key = *key;
     return oldest;
+}
+
+/* The emulator reaches for descriptor tables and stacks with the supervisor's rights while the user runs. */
+static void select_system(struct translator *translator, struct space_key key)
+{
+    struct vm *vm = translator->vm;
+    struct space *space;
+
+    vm->system_shadow = NULL;
+    if (!key.is_user)
+        return;
+    key.is_user = false;
+    space = find_space(translator, &key, false);
+    if (space == NULL)
+        return;
+    vm->system_shadow = space->shadow;
+    shadow_paging_changed(space->shadow, &vm->vcpu, vm->vcpu.cr0, vm->vcpu.cr3, vm->vcpu.cr4);
 }
 
 /* The monitor has no use for GS: it stays as translated code wants it. */
@@ -273,11 +294,12 @@ void spaces_select(struct translator *translator)
     struct space_key key = key_of(&vm->vcpu);
 
     if (translator->space == NULL || !is_same_key(&translator->space->key, &key))
-        translator->space = find_space(translator, &key);
+        translator->space = find_space(translator, &key, true);
     translator->space->used_at = ++translator->uses;
     vm->shadow = translator->space->shadow;
     shadow_note_use(vm->shadow);
     shadow_paging_changed(vm->shadow, &vm->vcpu, vm->vcpu.cr0, vm->vcpu.cr3, vm->vcpu.cr4);
     translator->context.window = translator->space->window;
     set_gs_base(translator->space->window);
+    select_system(translator, key);
 }

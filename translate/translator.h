@@ -76,6 +76,8 @@ struct translator {
     struct code_page *code_pages; /* per rpn */
     bool is_code_dropped; /* a page of the current space with code went away */
     struct vm_exit exit;  /* of a call that leaves translate_enter */
+    uint8_t shadow;       /* enum interrupt_shadow: after the last call, at... */
+    uint32_t shadow_eip;
     struct {
         uint64_t low; /* of base, limit */
         uint16_t attributes;
