@@ -91,11 +91,26 @@ static bool mapped_access(struct vm *vm, gva_t linear, void *buf, unsigned size,
         return false;
     if (kind & ACCESS_PROBE)
         return true;
-    if (kind & ACCESS_WRITE)
-        memcpy(hva, buf, size);
+    if (size == 4) /* nearly always: worth more than a call */
+        memcpy((kind & ACCESS_WRITE) ? hva : buf, (kind & ACCESS_WRITE) ? buf : hva, 4);
     else
-        memcpy(buf, hva, size);
+        memcpy((kind & ACCESS_WRITE) ? hva : buf, (kind & ACCESS_WRITE) ? buf : hva, size);
     return true;
+}
+
+/* Descriptor tables, TSS and inner stacks are reached by the emulator alone, again and again: where windows are
+ * many and stay, it pays to map them. */
+static void map_for_system(struct vm *vm, gva_t linear, gpa_t gpa, unsigned kind)
+{
+    struct shadow *shadow = vm->system_shadow != NULL ? vm->system_shadow : vm->shadow;
+    uint32_t rpn = memory_rpn(&vm->memory, gpa);
+    struct fault fault;
+
+    if (vm->engine->create_shadow == NULL || (kind & ACCESS_USER) || rpn == RPN_NONE ||
+        (vm->vcpu.cpl == 3 && vm->system_shadow == NULL) ||
+        ((kind & ACCESS_WRITE) && vm->memory.page_flags[rpn] != 0))
+        return;
+    (void)shadow_map(shadow, &vm->vcpu, linear, kind & (ACCESS_READ | ACCESS_WRITE), &fault);
 }
 
 static enum outcome machine_memory(struct vcpu *vcpu, gva_t linear, void *buf, unsigned size, unsigned kind)
@@ -124,6 +139,7 @@ static enum outcome machine_memory(struct vcpu *vcpu, gva_t linear, void *buf, u
     if (first_size < size)
         physical_access(vm, second.gpa, (uint8_t *)buf + first_size, size - first_size,
                         (kind & ACCESS_WRITE) != 0);
+    map_for_system(vm, linear, first.gpa, kind);
     return OUTCOME_DONE;
 }
 

@@ -264,7 +264,12 @@ static bool is_out_of_view(const struct shadow *shadow, const struct walk *walk,
 enum shadow_result shadow_fault(struct shadow *shadow, struct vcpu *vcpu, gva_t gva, uint32_t error,
                                 struct fault *fault)
 {
-    unsigned kind = access_kind(vcpu, error);
+    return shadow_map(shadow, vcpu, gva, access_kind(vcpu, error), fault);
+}
+
+enum shadow_result shadow_map(struct shadow *shadow, struct vcpu *vcpu, gva_t gva, unsigned kind,
+                              struct fault *fault)
+{
     struct walk walk;
     struct fill fill = {.walk = &walk, .page = gva >> PAGE_SHIFT};
 

@@ -187,6 +187,10 @@ void shadow_note_use(struct shadow *shadow);
 enum shadow_result shadow_fault(struct shadow *shadow, struct vcpu *vcpu, gva_t gva, uint32_t error,
                                 struct fault *fault);
 
+/* The same for an access of this kind (ACCESS_*) that has not happened yet. */
+enum shadow_result shadow_map(struct shadow *shadow, struct vcpu *vcpu, gva_t gva, unsigned kind,
+                              struct fault *fault);
+
 /* User/supervisor separation in one window: while the user view is on, no supervisor page below the user
  * limit is mapped; what lies at or above the limit must be kept out of reach by truncating the user view's
  * segments. */
