@@ -5,7 +5,8 @@
  * EAX. What it returns to decides the world: guest_finish_out ends the guest's run, guest_finish_far goes
  * back to 64-bit code.
  *
- * Read next: guest.S (traps and memory), compute.c (plain computation).
+ * Read next: guest.S (traps and memory), compute.c (plain computation), compute_large.c (the same on
+ * megabytes).
  */
 #ifndef RING3_BENCH_GUEST_H
 #define RING3_BENCH_GUEST_H
@@ -14,6 +15,10 @@
 #define GUEST_STACK_TOP   0x500000
 #define GUEST_STACK_SIZE  0x10000
 #define GUEST_FINISH_PORT 0xf4 /* isa-debug-exit */
+
+/* What is too large for the image: zeroed memory at the same place in both worlds. */
+#define GUEST_ARENA      0x800000
+#define GUEST_ARENA_SIZE 0x800000
 
 /* ENTRY(enumerator, function) */
 #define GUEST_ENTRIES(ENTRY)                                                                                 \
@@ -26,7 +31,14 @@
     ENTRY(ENTRY_SIEVE, compute_sieve)                                                                        \
     ENTRY(ENTRY_HASH, compute_hash)                                                                          \
     ENTRY(ENTRY_MATRIX, compute_matrix)                                                                      \
-    ENTRY(ENTRY_CHASE, compute_chase)
+    ENTRY(ENTRY_CHASE, compute_chase)                                                                        \
+    ENTRY(ENTRY_FIB, compute_fib)                                                                            \
+    ENTRY(ENTRY_INDIRECT, compute_indirect)                                                                  \
+    ENTRY(ENTRY_DISPATCH, compute_dispatch)                                                                  \
+    ENTRY(ENTRY_SUM, compute_sum)                                                                            \
+    ENTRY(ENTRY_COPY, compute_copy)                                                                          \
+    ENTRY(ENTRY_STRING_COPY, compute_string_copy)                                                            \
+    ENTRY(ENTRY_LARGE_SIEVE, compute_large_sieve)
 
 #ifndef __ASSEMBLER__
 enum guest_entry {

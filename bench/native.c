@@ -31,6 +31,7 @@ void native_open(const struct side *side)
     memcpy(map_low(GATE, (size_t)(native_gate_end - native_gate)), native_gate,
            (size_t)(native_gate_end - native_gate));
     map_low(GUEST_STACK_TOP - GUEST_STACK_SIZE, GUEST_STACK_SIZE);
+    map_low(GUEST_ARENA, GUEST_ARENA_SIZE);
 }
 
 uint32_t native_round(const struct side *side)
