@@ -1,6 +1,6 @@
 /*
- * The rows: what ring3 promises, how it is measured, and the table. `bench/run` builds this and starts it.
- * docs/benchmarks.md explains each row. Read next: worker.c.
+ * The rows: what ring3 promises, how it is measured, and the table. `bench/run own` builds this and starts
+ * it. docs/benchmarks.md explains each row. Read next: worker.c.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -239,7 +239,7 @@ static void pin(void)
 
 static void print_help(void)
 {
-    printf("usage: bench/run [--rounds N] [--json] [--only TEXT] [--xv6 FOLDER]\n\n"
+    printf("usage: bench/run own [--rounds N] [--json] [--only TEXT] [--xv6 FOLDER]\n\n"
            "Measures what ring3 promises about speed and size, each against its yardstick.\n\n"
            "  --rounds N    rounds of each side (default 200)\n"
            "  --json        the same figures for programs\n"
@@ -284,7 +284,7 @@ int main(int argc, char **argv)
     struct options options = {.program = RING3_PROGRAM, .kernels = BENCH_KERNELS, .n_rounds = 200};
 
     if (!parse(&options, argc, argv)) {
-        fprintf(stderr, "Try `bench/run --help`.\n");
+        fprintf(stderr, "Try `bench/run own --help`.\n");
         return 2;
     }
     pin();
