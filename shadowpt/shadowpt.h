@@ -150,6 +150,9 @@ struct shadow_config {
     struct shadow_window window; /* already reserved, PROT_NONE */
     unsigned max_runs; /* bound on separate host mappings, of all spaces together; 0: a default well under the
                           VMA limit */
+    /* So many writes to a page table without a fill in between, and it loses its trace; fewer where they take
+     * mappings away. 0: a default for an engine to which each is a fault. */
+    unsigned flood_writes;
     bool use_userfaultfd; /* write protection by userfaultfd where the host has it */
     bool check_invariant; /* debug: check what changed at every exit, everything every 1024 */
     /* The window is of one view alone, so that there is no user limit and nothing to take away when the view

@@ -20,7 +20,10 @@
 
 #include "vcpu/fail.h"
 
-#define FLOOD_WRITES 32u /* without a fill in between; then tracing costs more than filling anew */
+/* Writes without a fill in between; then tracing costs more than filling anew. One that takes a mapping away costs a
+ * system call and counts for several. */
+#define FLOOD_WRITES     32u
+#define WRITES_PER_DROPS 8u
 
 /* What a page-directory entry and the leaf under it (the same one for a large page) allow a mapping, in
  * SPTE_* bits; SPTE_OVERRIDE: a write by the supervisor with CR0.WP=0. Without A there is no mapping, without
@@ -266,6 +269,16 @@ static void detach(struct shadow *shadow)
     shadow->is_detached = true;
 }
 
+static void note_write(struct shadow *shadow, uint32_t rpn, bool has_dropped)
+{
+    uint32_t flood = shadow->config.flood_writes == 0 ? FLOOD_WRITES : shadow->config.flood_writes;
+    struct table *table = &shadow->table[rpn];
+
+    table->n_writes = (uint16_t)(table->n_writes + (has_dropped ? flood / WRITES_PER_DROPS : 1));
+    if (table->n_writes >= flood)
+        drop_everything_from(shadow, rpn);
+}
+
 /* Entries first to last of a table were written: the space follows. */
 static void follow_write(struct shadow *shadow, uint32_t rpn, uint32_t first, uint32_t last)
 {
@@ -286,11 +299,11 @@ static void follow_write(struct shadow *shadow, uint32_t rpn, uint32_t first, ui
     }
     if (shadow->table[rpn].first_region != 0) {
         uint32_t region = shadow->table[rpn].first_region - 1u;
+        uint64_t n_drops = shadow->stats.drops;
 
         follow_table(shadow, rpn, first, last);
         space_observe(shadow, SHADOW_CHANGE_TABLE_WRITE, (region << REGION_SHIFT) + first, last - first + 1);
-        if (++shadow->table[rpn].n_writes >= FLOOD_WRITES)
-            drop_everything_from(shadow, rpn);
+        note_write(shadow, rpn, shadow->stats.drops != n_drops);
     }
 }
 

@@ -27,6 +27,9 @@
 
 #define HWCAP2_FSGSBASE_BIT 2
 
+/* A write to a page table is a call, once the instruction that does it is known. */
+#define FLOOD_WRITES 1024u
+
 #define KEY_CR0 (CR0_PG | CR0_WP)
 #define KEY_CR4 (CR4_PSE | CR4_PAE | CR4_PGE)
 
@@ -217,6 +220,7 @@ static struct shadow *create_shadow(struct translator *translator, struct space 
     struct vm *vm = translator->vm;
     struct shadow_config config = {.memory = &vm->memory,
                                    .window = {.base = space->window, .hole_first = 1, .hole_last = 0},
+                                   .flood_writes = FLOOD_WRITES,
                                    .use_userfaultfd = vm->config.use_userfaultfd,
                                    .check_invariant = vm->config.check_invariant,
                                    .has_own_view = !space->key.is_user,
