@@ -47,12 +47,13 @@ static unsigned access_kind(const struct vcpu *vcpu, uint32_t error)
 
 /* ---- the run around the page --------------------------------------------------------------------------- */
 
-/* Must the host map the page read-only? Drops a trace that nobody needs any more. */
+/* Must the host map the page read-only? Drops a trace that nobody needs any more, unless writes are cheap: then the page
+ * is likely to be a table again. */
 static bool is_held_back(struct shadow *shadow, uint32_t rpn)
 {
     if (!space_must_hold_back(shadow, rpn))
         return false;
-    if (space_is_table(shadow, rpn) && !table_is_used(shadow, rpn))
+    if (space_is_table(shadow, rpn) && !table_is_used(shadow, rpn) && shadow->config.flood_writes == 0)
         table_untrace(shadow, rpn);
     return space_must_hold_back(shadow, rpn);
 }
@@ -242,6 +243,9 @@ static bool may_store(struct shadow *shadow, struct fill *fill, gva_t gva)
 
     if (is_rom(shadow, fill->rpn))
         return false;
+    if (space_is_table(shadow, fill->rpn) && !table_is_used(shadow, fill->rpn))
+        table_note_idle_write(shadow, fill->rpn);
+    fill->is_held_back = space_must_hold_back(shadow, fill->rpn);
     if (!fill->is_held_back)
         return true;
     if (space_is_table(shadow, fill->rpn) || listener->store == NULL ||

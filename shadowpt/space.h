@@ -78,6 +78,7 @@ struct page_range {
 struct page_spaces { /* per rpn: bit i is space i */
     uint64_t mapped; /* the spaces that map it: their reverse maps are not empty */
     uint64_t table;  /* the spaces that use it as a directory or page table */
+    uint8_t n_idle_writes; /* while it is traced and no space uses it */
 };
 
 struct shadow_set { /* all spaces over one memory (set.c) */
@@ -221,6 +222,7 @@ bool table_trace_walk(struct shadow *shadow, const struct walk *walk, gva_t gva)
 bool table_is_used_by(const struct shadow *shadow, uint32_t rpn);
 bool table_is_used(const struct shadow *shadow, uint32_t rpn); /* by any space */
 void table_untrace(struct shadow *shadow, uint32_t rpn);
+void table_note_idle_write(struct shadow *shadow, uint32_t rpn);
 void table_release(struct shadow *shadow, uint32_t region);
 uint32_t table_rights(uint32_t pde, uint32_t pte);
 void table_set_directory(struct shadow *shadow, uint32_t rpn);

@@ -24,6 +24,7 @@
  * system call and counts for several. */
 #define FLOOD_WRITES     32u
 #define WRITES_PER_DROPS 8u
+#define IDLE_PER_FLOOD   64u
 
 /* What a page-directory entry and the leaf under it (the same one for a large page) allow a mapping, in
  * SPTE_* bits; SPTE_OVERRIDE: a write by the supervisor with CR0.WP=0. Without A there is no mapping, without
@@ -49,6 +50,7 @@ static void trace(struct shadow *shadow, uint32_t rpn)
     if (space_is_table(shadow, rpn))
         return;
     shadow->memory->page_flags[rpn] |= PAGE_IS_TABLE;
+    shadow->set->page[rpn].n_idle_writes = 0;
     shadow->table[rpn].n_writes = 0;
     protect_everywhere(shadow->set, rpn);
 }
@@ -61,6 +63,16 @@ void table_untrace(struct shadow *shadow, uint32_t rpn)
 bool table_is_used_by(const struct shadow *shadow, uint32_t rpn)
 {
     return rpn == shadow->directory || shadow->table[rpn].first_region != 0;
+}
+
+/* A page that no space uses is written: it may be filled anew, for other addresses, and used again; or it is no table any
+ * more. */
+void table_note_idle_write(struct shadow *shadow, uint32_t rpn)
+{
+    struct page_spaces *page = &shadow->set->page[rpn];
+
+    if (page->n_idle_writes++ >= shadow->config.flood_writes / IDLE_PER_FLOOD)
+        table_untrace(shadow, rpn);
 }
 
 bool table_is_used(const struct shadow *shadow, uint32_t rpn)
@@ -317,7 +329,7 @@ void shadow_table_written(struct guest_memory *memory, uint32_t rpn, uint32_t of
     for (uint64_t left = set->page[rpn].table; (shadow = set_next(set, &left)) != NULL;)
         follow_write(shadow, rpn, offset / sizeof(uint32_t), (offset + n - 1) / sizeof(uint32_t));
     if (set->page[rpn].table == 0)
-        memory->page_flags[rpn] &= (uint8_t)~PAGE_IS_TABLE;
+        table_note_idle_write(set->space[__builtin_ctzll(set->members)], rpn);
 }
 
 /* ---- the paging registers ------------------------------------------------------------------------------ */

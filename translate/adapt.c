@@ -19,8 +19,12 @@ static struct adaptation *slot_of(struct translator *translator, uint64_t place)
 
 bool adapt_is_call(void *opaque, uint64_t place)
 {
-    const struct adaptation *adaptation = slot_of(opaque, place);
+    struct translator *translator = opaque;
+    const struct adaptation *adaptation;
 
+    if (translator->n_adapted == 0)
+        return false;
+    adaptation = slot_of(translator, place);
     return adaptation->place == place + 1 && adaptation->is_call;
 }
 
@@ -31,12 +35,19 @@ static void translate_anew(struct translator *translator, uint64_t place)
 }
 
 /* A page fault that was not filled may end in emulation: it did if EIP is behind the instruction next time. */
-void adapt_note_fault(struct translator *translator, uint32_t eip)
+void adapt_note_fault(struct translator *translator, const struct vm_exit *exit)
 {
     struct vm *vm = translator->vm;
+    uint32_t eip = vm->vcpu.eip;
     gva_t linear = vm->vcpu.segment[SEG_CS].base + eip;
     struct shadow_mapping mapping;
 
+    translator->retry.is_awaited = true;
+    translator->retry.cpl = vm->vcpu.cpl;
+    translator->retry.eip = eip;
+    translator->retry.address = exit->fault.cr2;
+    translator->retry.kind = (exit->fault.error & PF_WRITE ? ACCESS_WRITE : ACCESS_READ) |
+                             (exit->fault.error & PF_USER ? ACCESS_USER : 0);
     translator->faulted_place = 0;
     if (vm->n_observers != 0 || !shadow_find(vm->shadow, linear, &mapping))
         return;
@@ -62,6 +73,7 @@ void adapt_look_back(struct translator *translator)
         return;
     adaptation->is_call = true;
     adaptation->n_needless = 0;
+    translator->n_adapted++;
     translate_anew(translator, place);
 }
 
@@ -88,4 +100,24 @@ void adapt_note_call(struct translator *translator, const struct call *call)
         return;
     *adaptation = (struct adaptation){0};
     translate_anew(translator, place);
+}
+
+/* A handler for page faults that ends usually made the page present, and the instruction is tried again: the page is
+ * mapped now, without the second signal. A store whose D bit would have to be set is left to itself: D is never set
+ * ahead. */
+void adapt_note_return(struct translator *translator)
+{
+    struct vm *vm = translator->vm;
+    struct vcpu *vcpu = &vm->vcpu;
+    unsigned kind = translator->retry.kind;
+    struct walk walk;
+    struct fault fault;
+
+    if (!translator->retry.is_awaited || vcpu->eip != translator->retry.eip || vcpu->cpl != translator->retry.cpl)
+        return;
+    translator->retry.is_awaited = false;
+    if (!guest_walk(&vm->memory, vcpu, translator->retry.address, kind, true, &walk, &fault) ||
+        ((kind & ACCESS_WRITE) && !walk.dirty))
+        return;
+    (void)shadow_map(vm->shadow, vcpu, translator->retry.address, kind, &fault);
 }

@@ -110,12 +110,28 @@ void build_side_exit(struct builder *b, uint8_t *displacement, uint32_t eip)
     b->exits[b->n_exits++] = (struct side_exit){.displacement = displacement, .eip = eip, .esp = b->esp};
 }
 
+/* Where an instruction of this block begins, if `eip` is one's. */
+static const struct point *point_of(const struct builder *b, uint32_t eip)
+{
+    if (eip - b->source->eip >= b->block->guest_size)
+        return NULL;
+    for (uint32_t i = b->n_entry_points; i < b->n_points; i++)
+        if (b->points[i].eip == eip && b->points[i].kind == POINT_EIP)
+            return &b->points[i];
+    return NULL;
+}
+
 static void emit_side_exits(struct builder *b)
 {
     for (unsigned i = 0; i < b->n_exits; i++) {
         const struct side_exit *exit = &b->exits[i];
+        const struct point *inside = point_of(b, exit->eip);
 
         b->esp = exit->esp;
+        if (inside != NULL && inside->esp == exit->esp) {
+            emit_patch(exit->displacement, b->start + inside->offset);
+            continue;
+        }
         if (exit->esp == 0 && is_same_page(b, exit->eip)) {
             if (exit->eip == b->source->eip) {
                 emit_patch(exit->displacement, b->start + b->block->direct);
@@ -196,6 +212,7 @@ static void emit_entries(struct builder *b)
     emit_byte(&b->e, (uint8_t)(b->start - (b->e.at + 1)));
     emit_bytes(&b->e, miss, sizeof miss);
     b->block->direct = (uint16_t)(b->e.at - b->start);
+    b->n_entry_points = b->n_points;
 }
 
 /* The bytes of the next instruction, over the page's end if need be; returns how many there are. */
@@ -266,7 +283,8 @@ static void build_instructions(struct builder *b)
     uint32_t offset = 0;
     bool was_shadowed;
 
-    while (!b->is_ended && offset < source->n && b->block->n_instructions < most && decode_next(b, offset)) {
+    while (!b->is_ended && offset < source->n && b->block->n_instructions < most &&
+           (b->n_exits == 0 || b->block->n_instructions < ENOUGH_INSTRUCTIONS) && decode_next(b, offset)) {
         was_shadowed = b->is_shadowed;
         b->eip = source->eip + offset;
         point_here(b);

@@ -35,6 +35,7 @@ enum mode_bit {
 
 #define MAX_BLOCK_INSTRUCTIONS 64
 #define MAX_SIDE_EXITS         MAX_BLOCK_INSTRUCTIONS
+#define ENOUGH_INSTRUCTIONS    24 /* where there are conditional jumps: what lies behind may never be reached */
 
 /* A jump out of the middle of a block, whose code follows the block's. */
 struct side_exit {
@@ -70,7 +71,7 @@ struct builder {
     bool is_shadowed;  /* this instruction comes after an STI */
     bool may_continue; /* the call just made may come back behind itself */
     struct point *points;
-    uint32_t n_points;
+    uint32_t n_points, n_entry_points;
     struct side_exit exits[MAX_SIDE_EXITS];
     unsigned n_exits;
 };

@@ -232,6 +232,8 @@ static const uint8_t *go_on(struct translator *translator, const struct call *ca
     }
     if (!follow_vcpu(translator))
         return leave_interrupted(translator);
+    if (call->insn.sensitive != NULL && call->insn.sensitive->handler == HANDLE_iret)
+        adapt_note_return(translator);
     prepare(translator);
     if (is_next && mode == translator->mode && space == translator->space)
         return call->resume;
@@ -297,7 +299,7 @@ static void classify_fault(struct translator *translator, struct vm_exit *exit)
                                        .has_error = true,
                                        .error = (translator->error & PF_WRITE) | (vm->vcpu.cpl == 3 ? PF_USER : 0),
                                        .cr2 = (uint32_t)address}};
-    adapt_note_fault(translator, vm->vcpu.eip);
+    adapt_note_fault(translator, exit);
 }
 
 /* A signal came before the instruction after STI or MOV SS had run. (Or long after, and the guest has come to the same

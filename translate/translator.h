@@ -71,10 +71,18 @@ struct translator {
     uint8_t *reservation; /* windows and the guards around them */
     size_t reservation_size;
     struct adaptation adaptations[ADAPTATIONS];
+    unsigned n_adapted;
     uint64_t faulted_place; /* of the instruction of the last page fault, + 1; 0: none */
     uint32_t faulted_eip;
     struct code_page *code_pages; /* per rpn */
     bool is_code_dropped; /* a page of the current space with code went away */
+    struct { /* the last page fault: the guest's handler may come back to it (adapt.c) */
+        bool is_awaited;
+        uint8_t cpl;
+        uint32_t eip;
+        gva_t address;
+        unsigned kind;
+    } retry;
     struct vm_exit exit;  /* of a call that leaves translate_enter */
     uint8_t shadow;       /* enum interrupt_shadow: after the last call, at... */
     uint32_t shadow_eip;
@@ -112,9 +120,11 @@ bool find_listen(struct translator *translator);
 
 /* adapt.c */
 bool adapt_is_call(void *translator, uint64_t place);
-void adapt_note_fault(struct translator *translator, uint32_t eip);
+void adapt_note_fault(struct translator *translator, const struct vm_exit *exit);
 void adapt_look_back(struct translator *translator);
 void adapt_note_call(struct translator *translator, const struct call *call);
+/* IRET went to vcpu->eip. */
+void adapt_note_return(struct translator *translator);
 
 /* frame.c: signals, and all that touches a ucontext. */
 bool frame_open(struct translator *translator, char *error, size_t error_size);
