@@ -66,7 +66,7 @@ struct page_range host_reach(const struct shadow *shadow, uint32_t page)
 bool host_map(struct shadow *shadow, struct page_range run, uint32_t rpn, bool is_writable, uint32_t wanted)
 {
     uint32_t n = run.end - run.first;
-    bool is_populated = is_writable && n <= POPULATE_MAX_PAGES;
+    bool is_populated = is_writable && n > 1 && n <= POPULATE_MAX_PAGES;
     int protection = PROT_READ | PROT_EXEC | (is_writable ? PROT_WRITE : 0);
     int flags = MAP_SHARED | MAP_FIXED | (is_populated ? MAP_POPULATE : 0);
 
