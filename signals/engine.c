@@ -43,7 +43,7 @@
 #define VDSO_MAX_SIZE        0x4000u
 #define RSEQ_AREA_SIZE       32u /* what glibc registers */
 
-/* EFLAGS bits that the CPU keeps for us; the others are virtual. AC is added where the guest enabled it. RF
+/* EFLAGS bits that the CPU keeps for us; the others are virtual. AC is added where it does something. RF
  * goes in, but does not come back: the CPU sets it in the image that every fault saves, and it is 0 once an
  * instruction has run. */
 #define NATIVE_FLAGS                                                                                         \
@@ -137,13 +137,17 @@ static bool is_stack_16bit(const struct vcpu *vcpu)
     return (vcpu->segment[SEG_SS].attributes & (SEGMENT_P | SEGMENT_DB)) == SEGMENT_P;
 }
 
+/* AC does the same on the host where it does something for the guest. */
+static uint32_t kept_by_cpu(const struct vcpu *vcpu)
+{
+    return NATIVE_FLAGS | ((vcpu->cr0 & CR0_AM) && vcpu->cpl == 3 ? EFLAGS_AC : 0);
+}
+
 static uint32_t native_flags(const struct vm *vm)
 {
     const struct vcpu *vcpu = &vm->vcpu;
-    uint32_t flags = (vcpu->eflags & (NATIVE_FLAGS | EFLAGS_RF)) | EFLAGS_IF | EFLAGS_FIXED;
+    uint32_t flags = (vcpu->eflags & (kept_by_cpu(vcpu) | EFLAGS_RF)) | EFLAGS_IF | EFLAGS_FIXED;
 
-    if ((vcpu->eflags & EFLAGS_AC) && (vcpu->cr0 & CR0_AM) && vcpu->cpl == 3)
-        flags |= EFLAGS_AC;
     if (vm->single_step)
         flags |= EFLAGS_TF;
     return flags;
@@ -184,7 +188,7 @@ static void leave_state(struct trap_state *state)
                {SEG_ES, world->es},
                {SEG_FS, world->fs},
                {SEG_GS, world->gs}};
-    uint32_t native = NATIVE_FLAGS;
+    uint32_t native = kept_by_cpu(vcpu);
 
     if (vm->single_step && !step_loads_flags(&state->step))
         native &= ~EFLAGS_TF; /* TF is ours, the guest's is virtual */

@@ -362,6 +362,25 @@ START_TEST(test_guest_flags_do_not_reach_us)
 }
 END_TEST
 
+/* Where the guest's CR0.AM and CPL let AC do something, POPF changes the real one, and it is the guest's. The
+ * same code as above. */
+START_TEST(test_ac_of_a_user_is_kept)
+{
+    static const uint8_t code[] = {0x9c, 0x81, 0x0c, 0x24, 0, 0, 0x04, 0, 0x9d, 0x8d, 0x76, 0x00, 0xf4};
+
+    start(code, sizeof code);
+    vm.vcpu.cr0 |= CR0_AM;
+    vm.vcpu.cpl = 3;
+    vm.vcpu.segment[SEG_CS].selector |= 3;
+    vm.vcpu.segment[SEG_SS].selector |= 3;
+    ck_assert_int_eq(run_to_exit().fault.vector, EXCEPTION_GP);
+    ck_assert_uint_ne(vm.vcpu.eflags & EFLAGS_AC, 0);
+    vm.vcpu.eflags &= ~EFLAGS_AC;
+    ck_assert_int_eq(run_to_exit().fault.vector, EXCEPTION_GP);
+    ck_assert_uint_eq(vm.vcpu.eflags & EFLAGS_AC, 0);
+}
+END_TEST
+
 /* ---- 16-bit stacks, which IRETQ cannot enter ----------------------------------------------------------- */
 
 #define STACK_64K  ((struct segment){.selector = 0x18, .base = DATA_GPA, .limit = 0xffff, .attributes = 0x93})
@@ -659,6 +678,7 @@ int main(void)
     tcase_add_test(cases, test_low_code);
     tcase_add_test(cases, test_fpu_survives);
     tcase_add_test(cases, test_guest_flags_do_not_reach_us);
+    tcase_add_test(cases, test_ac_of_a_user_is_kept);
     tcase_add_test(cases, test_16bit_stack);
     tcase_add_test(cases, test_last_single_step);
     tcase_add_loop_test(cases, test_far_jump_to_host, 0, 2);
