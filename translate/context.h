@@ -69,7 +69,7 @@ struct context {
     uint32_t direction;      /* EFLAGS.DF of the guest, or 0 */
     uint32_t interrupt_flag; /* EFLAGS.IF of the guest, or 0 */
     uint32_t pending;        /* EFLAGS.IF if an interrupt may be deliverable once IF is set, or 0 */
-    uint32_t virtual_flags;  /* the guest's EFLAGS without arithmetic flags, DF, IF, RF and VM */
+    uint32_t virtual_flags;  /* the guest's EFLAGS without arithmetic flags, bit 1, DF, IF, RF and VM */
     uint32_t scratch;
     const uint8_t *site; /* r9 of `link` */
     uint8_t *fxsave;     /* 16-byte aligned, in struct vcpu */

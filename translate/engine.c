@@ -72,7 +72,8 @@ static void give_flags(struct context *context)
     context->flags = (uint16_t)((eflags & FLAGS_BY_LAHF) << 8 | ((eflags & EFLAGS_OF) != 0));
     context->direction = eflags & EFLAGS_DF;
     context->interrupt_flag = eflags & EFLAGS_IF;
-    context->virtual_flags = eflags & ~(FLAGS_OF_HOST | EFLAGS_RF | EFLAGS_VM);
+    /* Bit 1 as well: LAHF has it, and PUSHF adds the two. */
+    context->virtual_flags = eflags & ~(FLAGS_OF_HOST | EFLAGS_RF | EFLAGS_VM | EFLAGS_FIXED);
 }
 
 /* May an interrupt be delivered once IF is set? */

@@ -77,6 +77,12 @@ START_TEST(the_trap_engine_does_what_the_cpu_does)
 }
 END_TEST
 
+START_TEST(the_translator_does_what_the_cpu_does)
+{
+    compare("translate", false);
+}
+END_TEST
+
 /* A seed is worth something only if it means the same sequence everywhere. */
 START_TEST(a_seed_fixes_the_sequence)
 {
@@ -127,6 +133,7 @@ int main(void)
     tcase_add_test(cases, items_can_be_left_out);
     tcase_add_test(cases, the_interpreter_does_what_the_cpu_does);
     tcase_add_test(cases, the_trap_engine_does_what_the_cpu_does);
+    tcase_add_test(cases, the_translator_does_what_the_cpu_does);
     suite_add_tcase(suite, cases);
     srunner_set_fork_status(runner, CK_NOFORK); /* the runners are processes of their own */
     srunner_run_all(runner, CK_NORMAL);
