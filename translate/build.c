@@ -111,13 +111,16 @@ void build_side_exit(struct builder *b, uint8_t *displacement, uint32_t eip)
 }
 
 /* Where an instruction of this block begins, if `eip` is one's. */
-static const struct point *point_of(const struct builder *b, uint32_t eip)
+static const struct point *beginning_of(const struct builder *b, uint32_t eip)
 {
     if (eip - b->source->eip >= b->block->guest_size)
         return NULL;
-    for (uint32_t i = b->n_entry_points; i < b->n_points; i++)
-        if (b->points[i].eip == eip && b->points[i].kind == POINT_EIP)
-            return &b->points[i];
+    for (unsigned i = 0; i < b->block->n_instructions; i++) {
+        const struct point *point = &b->points[b->beginnings[i]];
+
+        if (point->eip == eip)
+            return point->kind == POINT_EIP ? point : NULL;
+    }
     return NULL;
 }
 
@@ -125,7 +128,7 @@ static void emit_side_exits(struct builder *b)
 {
     for (unsigned i = 0; i < b->n_exits; i++) {
         const struct side_exit *exit = &b->exits[i];
-        const struct point *inside = point_of(b, exit->eip);
+        const struct point *inside = beginning_of(b, exit->eip);
 
         b->esp = exit->esp;
         if (inside != NULL && inside->esp == exit->esp) {
@@ -212,7 +215,6 @@ static void emit_entries(struct builder *b)
     emit_byte(&b->e, (uint8_t)(b->start - (b->e.at + 1)));
     emit_bytes(&b->e, miss, sizeof miss);
     b->block->direct = (uint16_t)(b->e.at - b->start);
-    b->n_entry_points = b->n_points;
 }
 
 /* The bytes of the next instruction, over the page's end if need be; returns how many there are. */
@@ -287,6 +289,7 @@ static void build_instructions(struct builder *b)
            (b->n_exits == 0 || b->block->n_instructions < ENOUGH_INSTRUCTIONS) && decode_next(b, offset)) {
         was_shadowed = b->is_shadowed;
         b->eip = source->eip + offset;
+        b->beginnings[b->block->n_instructions] = (uint16_t)b->n_points;
         point_here(b);
         if (source->is_adapted != NULL && source->is_adapted(source->ctx, source->place + offset))
             build_call(b);

@@ -71,7 +71,8 @@ struct builder {
     bool is_shadowed;  /* this instruction comes after an STI */
     bool may_continue; /* the call just made may come back behind itself */
     struct point *points;
-    uint32_t n_points, n_entry_points;
+    uint32_t n_points;
+    uint16_t beginnings[MAX_BLOCK_INSTRUCTIONS]; /* of the instructions: the numbers of their first points */
     struct side_exit exits[MAX_SIDE_EXITS];
     unsigned n_exits;
 };
