@@ -42,11 +42,16 @@ static bool is_astray(const struct random_result *native)
     return native->vector == EXCEPTION_PF && (native->error & PF_FETCH) && (native->error & PF_PRESENT);
 }
 
+static bool is_at_wrap(uint32_t offset)
+{
+    return offset > -64u || offset < 64;
+}
+
 /* Across 4 GiB a flat segment wraps or faults: SDM Vol 3A 5.3 leaves it to the model. */
 static bool is_wrapping_access(const struct random_result *native, const struct random_result *ours)
 {
     return (native->vector == EXCEPTION_GP || native->vector == EXCEPTION_SS) &&
-           ours->vector == EXCEPTION_PF && (ours->cr2 > -64u || ours->cr2 < 64);
+           ours->vector == EXCEPTION_PF && (is_at_wrap(ours->cr2) || is_at_wrap(ours->cr2 - RANDOM_FS_BASE));
 }
 
 static bool find_insn(const struct random_result *result, struct insn *insn)
@@ -57,12 +62,15 @@ static bool find_insn(const struct random_result *result, struct insn *insn)
            decode_insn(result->memory[FIRST_CODE] + offset, INSN_MAX_LENGTH, 4, insn) == DECODE_OK;
 }
 
-/* Whether a masked store whose mask is all zeros faults is the model's choice (SDM Vol 2, MASKMOVQ). */
+/* Whether a masked store whose mask is all zeros faults, and whether AC counts for one, is the model's choice
+ * (SDM Vol 2, MASKMOVQ). */
 static bool is_masked_store_fault(const struct random_result *result)
 {
     struct insn insn;
 
-    return (result->vector == EXCEPTION_PF || result->vector == EXCEPTION_GP) && find_insn(result, &insn) &&
+    return (result->vector == EXCEPTION_PF || result->vector == EXCEPTION_GP ||
+            result->vector == EXCEPTION_AC) &&
+           find_insn(result, &insn) &&
            (insn.mnemonic == ZYDIS_MNEMONIC_MASKMOVQ || insn.mnemonic == ZYDIS_MNEMONIC_MASKMOVDQU);
 }
 

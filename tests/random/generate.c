@@ -210,6 +210,8 @@ static void make_start(struct generator *generator)
     sequence->gpr[ESP] = RANDOM_STACK_MIDDLE - 4 * random_below(generator, 32);
     sequence->eflags = EFLAGS_FIXED | EFLAGS_IF | (random_any(generator) & 0x8d5);
     make_fxsave(generator, sequence->fxsave);
+    sequence->n_runs = random_one_in(generator, 4) ? 3 : 1;
+    sequence->is_disturbed = random_one_in(generator, 4);
     sequence->is_code_writable = generator->class->is_code_writable;
     /* What models do differently with segment registers is made up for in the instructions that follow. */
     sequence->has_second_code_page = generator->class->needs_all_holes_closed || !random_one_in(generator, 8);
@@ -285,6 +287,8 @@ void sequence_assemble(const struct sequence *sequence, uint64_t memory_seed, st
                                    .is_supervisor = sequence->is_supervisor,
                                    .is_code_writable = sequence->is_code_writable,
                                    .has_second_code_page = sequence->has_second_code_page,
+                                   .n_runs = sequence->n_runs,
+                                   .is_disturbed = sequence->is_disturbed,
                                    .eip = sequence->start,
                                    .eflags = sequence->eflags};
     memcpy(result->gpr, sequence->gpr, sizeof result->gpr);

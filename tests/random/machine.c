@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/time.h>
 
 #include "monitor/interpret.h"
 #include "monitor/monitor.h"
@@ -37,6 +38,8 @@
 #define ATTRIBUTES_FS   0xd0f3u /* AVL set: so Linux makes entries of the LDT */
 #define ATTRIBUTES_GS   0x50f3u
 
+#define MAX_DISTURBANCE_US 40
+
 struct machine {
     struct vm vm;
     uint8_t (*initial)[PAGE_SIZE];
@@ -63,6 +66,20 @@ static void on_alarm(int signo)
     (void)signo;
     is_time_up = 1;
     machine.vm.attention = 1;
+}
+
+/* As the host's timers do: the guest is interrupted wherever it is, and goes on. */
+static void on_disturbance(int signo)
+{
+    (void)signo;
+    machine.vm.attention = 1;
+}
+
+static void set_disturbance(unsigned us)
+{
+    const struct itimerval timer = {.it_value = {0, us}}; /* once: handlers must not pile up on a busy host */
+
+    setitimer(ITIMER_REAL, &timer, NULL);
 }
 
 static void poll_alarm(void *console, struct vm *vm)
@@ -138,12 +155,14 @@ static void *machine_create(const char *name, char *error, size_t error_size)
     const struct vm_config config = {
         .ram_size = RAM_SIZE, .clock = CLOCK_VIRTUAL, .poll = poll_alarm, .use_userfaultfd = true};
     struct sigaction action = {.sa_handler = on_alarm, .sa_flags = SA_ONSTACK};
+    struct sigaction disturbance = {.sa_handler = on_disturbance, .sa_flags = SA_ONSTACK};
 
     if (engine == NULL) {
         snprintf(error, error_size, "there is no engine \"%s\"", name);
         return NULL;
     }
     sigaction(SIGPROF, &action, NULL);
+    sigaction(SIGALRM, &disturbance, NULL);
     if (!vm_create(&machine.vm, &config, engine, error, error_size))
         return NULL;
     if (!runner_forbid_compat_calls()) {
@@ -176,6 +195,13 @@ static void set_memory(const struct random_case *random_case)
         vm->vcpu.ops->invlpg(&vm->vcpu, RANDOM_CODE + i * PAGE_SIZE);
         vm->vcpu.ops->invlpg(&vm->vcpu, RANDOM_ALIAS + i * PAGE_SIZE);
     }
+}
+
+/* The code stays as it is, and so do the engine's ideas of it. */
+static void set_data(void)
+{
+    memory_write(&machine.vm.memory, FIRST_FRAME + FIRST_DATA * PAGE_SIZE, machine.initial[FIRST_DATA],
+                 (size_t)(RANDOM_PAGES - FIRST_DATA) * PAGE_SIZE);
 }
 
 static struct segment with_dpl(struct segment segment, unsigned dpl)
@@ -232,12 +258,10 @@ static void tell(const struct vm *vm, struct random_result *result)
     snprintf(result->text, sizeof result->text, "%.255s", vm->stop_text);
 }
 
-static void machine_run(void *state, const struct random_case *random_case, struct random_result *result)
+static void run_once(const struct random_case *random_case, unsigned disturbance_us)
 {
     struct vm *vm = &machine.vm;
 
-    (void)state;
-    set_memory(random_case);
     set_registers(&vm->vcpu, random_case);
     vm->stop_reason = STOP_NONE;
     vm->stop_text[0] = '\0';
@@ -245,9 +269,24 @@ static void machine_run(void *state, const struct random_case *random_case, stru
     vm->attention = 0;
     is_time_up = 0;
     runner_set_alarm(MACHINE_LIMIT_US);
+    set_disturbance(disturbance_us);
     vm_run(vm);
+    set_disturbance(0);
     runner_set_alarm(0);
-    tell(vm, result);
+}
+
+static void machine_run(void *state, const struct random_case *random_case, struct random_result *result)
+{
+    (void)state;
+    for (unsigned i = 0; i < random_case->n_runs; i++) {
+        if (i == 0 || random_case->is_code_writable)
+            set_memory(random_case);
+        else
+            set_data();
+        run_once(random_case,
+                 random_case->is_disturbed ? 1 + (random_case->eip + 7 * i) % MAX_DISTURBANCE_US : 0);
+    }
+    tell(&machine.vm, result);
 }
 
 const struct runner_kind machine_runner = {machine_create, machine_run};

@@ -3,6 +3,7 @@
  */
 #include "runner.h"
 
+#include <errno.h>
 #include <linux/audit.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -57,6 +58,18 @@ bool runner_forbid_compat_calls(void)
            prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0;
 }
 
+/* A late signal of its timers may arrive here. */
+static bool wait_for_parent(int from_parent)
+{
+    char byte;
+    ssize_t n;
+
+    do {
+        n = read(from_parent, &byte, 1);
+    } while (n < 0 && errno == EINTR);
+    return n == 1;
+}
+
 _Noreturn static void serve(struct runner *runner, int from_parent, int to_parent)
 {
     struct shared *shared = runner->shared;
@@ -67,10 +80,11 @@ _Noreturn static void serve(struct runner *runner, int from_parent, int to_paren
     state = runner->kind->create(runner->argument, shared->error, sizeof shared->error);
     if (state == NULL || write(to_parent, &byte, 1) != 1)
         _exit(1);
-    while (read(from_parent, &byte, 1) == 1) {
+    while (wait_for_parent(from_parent)) {
         runner->kind->run(state, &shared->random_case, &shared->result);
-        if (write(to_parent, &byte, 1) != 1)
-            break;
+        while (write(to_parent, &byte, 1) != 1)
+            if (errno != EINTR)
+                _exit(1);
     }
     _exit(0);
 }

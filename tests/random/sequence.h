@@ -97,6 +97,8 @@ struct sequence {
     unsigned n_items;
     uint32_t start; /* of the code */
     bool is_supervisor, is_code_writable, has_second_code_page;
+    uint8_t n_runs;    /* by the engine, one after the other: what it keeps of code must not show */
+    bool is_disturbed; /* a host signal arrives meanwhile */
     uint32_t gpr[GPR_COUNT], eflags;
     uint8_t fxsave[512];
 };
@@ -108,6 +110,8 @@ struct random_case {
     uint32_t loose_flags[SEQUENCE_MAX_ITEMS]; /* addresses at which arithmetic flags are undefined */
     uint64_t memory_seed;
     bool is_supervisor, is_code_writable, has_second_code_page;
+    uint8_t n_runs;
+    bool is_disturbed;
     uint32_t gpr[GPR_COUNT], eip, eflags;
     _Alignas(16) uint8_t fxsave[512];
 };

@@ -101,7 +101,7 @@ START_TEST(a_seed_fixes_the_sequence)
             sum += random_case.end - random_case.eip;
         }
     }
-    ck_assert_uint_gt(sum, 60 * 50 * random_n_classes); /* bytes of code: not all came to nothing */
+    ck_assert_uint_gt(sum, UINT64_C(60) * 50 * random_n_classes); /* bytes of code: not all came to nothing */
 }
 END_TEST
 
