@@ -30,8 +30,11 @@ struct text text_unquote(struct text value)
 
 bool text_next_item(struct text *rest, struct text *item)
 {
-    const char *end = rest->start + rest->length, *start = rest->start;
+    const char *end, *start = rest->start;
 
+    if (rest->length == 0) /* and perhaps no text at all */
+        return false;
+    end = rest->start + rest->length;
     while (start < end && *start != '"')
         start++;
     if (start >= end)

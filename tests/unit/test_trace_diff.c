@@ -240,6 +240,8 @@ START_TEST(access_to_fields)
     ck_assert(text_next_item(&rest, &item) && text_is(item, "b \\\" c"));
     ck_assert(text_next_item(&rest, &item) && text_is(item, ""));
     ck_assert(!text_next_item(&rest, &item));
+    rest = (struct text){NULL, 0}; /* a key that is not there */
+    ck_assert(!text_next_item(&rest, &item));
 }
 END_TEST
 
