@@ -19,11 +19,21 @@ guest() {
     check "$name, $variant: $(tail -n 1 out)" all_passed out
 }
 
+# What no 64-bit host runs natively: the trap engine stops there, and says why.
+declare -A impossible=(
+    [realmode]="the guest went into real mode"
+)
+
 for image in "$GUESTS"/*.elf; do
     name=$(basename "$image" .elf)
     case $name in
     tour | holes | escape) continue ;;
     esac
+    if [ -n "${impossible[$name]:-}" ]; then
+        ring3 3 run --engine trap --check-shadow --timeout 100 "$image" &&
+            check "$name, trap engine: $(cat err)" grep -q "^ring3: ${impossible[$name]}" err
+        continue
+    fi
     guest "$name" "real time" --clock host --append "$words"
     guest "$name" "virtual time, mprotect" --clock virtual --no-userfaultfd --append "$words"
     guest "$name" "holes patched" --clock virtual --holes patch --append "$words fpu"
