@@ -22,6 +22,7 @@ guest() {
 # What no 64-bit host runs natively: the trap engine stops there, and says why.
 declare -A impossible=(
     [realmode]="the guest went into real mode"
+    [v8086]="the guest went into virtual-8086 mode"
 )
 
 for image in "$GUESTS"/*.elf; do
