@@ -185,6 +185,32 @@ static void check_addresses(void)
     reset();
 }
 
+/* ---- the A20 gate ---- */
+
+/* Port 92 and the keyboard controller each hold it open. */
+CODE16(a20, "in $0x92, %al; and $0xfc, %al; out %al, $0x92; mov $0xdd, %al; out %al, $0x64; mov (%bx), %ecx;"
+            "incw (%bx); mov %es:(%si), %ebp;"
+            "mov $0xdf, %al; out %al, $0x64; in $0x92, %al; or $2, %al; and $0xfe, %al; out %al, $0x92;"
+            "mov (%bx), %edx")
+
+static void check_a20(void)
+{
+    if (!has_option("a20"))
+        return;
+    print("the A20 gate, closed and opened again\n");
+    const uint32_t low = peek(0x600), high = peek(0x100600);
+    poke(0x600, 0x11112222);
+    begin.ds = 0xffff, begin.ebx = 0x610;
+    begin.es = 0, begin.esi = 0x600;
+    struct real state = run_to_end(a20());
+    check_equal("closed: the second megabyte is the first", state.ecx, 0x11112222);
+    check_equal("to write as well", state.ebp, 0x11112223);
+    check_equal("open: it is itself", state.edx, high);
+    check_equal("nothing was lost", peek(0x100600), high);
+    poke(0x600, low);
+    reset();
+}
+
 /* ---- protected mode's inheritance ---- */
 
 CODE16(reload, "mov %ds, %ax; mov %ax, %ds; mov (%ebx), %eax")
@@ -553,6 +579,7 @@ void guest_main(void)
 {
     prepare();
     check_addresses();
+    check_a20();
     check_unreal_mode();
     check_switch();
     check_stack();

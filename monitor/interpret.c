@@ -145,6 +145,12 @@ static void interpret_destroy(void *opaque)
     free(opaque);
 }
 
+/* Nothing is kept that a walk did not just say. */
+static void interpret_a20_changed(void *opaque)
+{
+    (void)opaque;
+}
+
 const struct engine interpret_engine = {
     .name = "interpret",
     .create = interpret_create,
@@ -152,5 +158,6 @@ const struct engine interpret_engine = {
     .run = interpret_run,
     .host_ns = interpret_host_ns,
     .arm = interpret_arm,
+    .a20_changed = interpret_a20_changed,
     .counts_instructions = true,
 };

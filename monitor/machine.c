@@ -178,18 +178,31 @@ static uint32_t machine_port_read(struct vcpu *vcpu, uint16_t port, unsigned siz
     return value;
 }
 
+/* With the gate closed every second megabyte is another name of the one below it. */
+static void follow_a20(struct vm *vm, uint16_t port)
+{
+    gpa_t closed_bits = board_a20_enabled(vm->board) ? 0 : MEMORY_A20;
+
+    if (closed_bits == vm->memory.closed_bits)
+        return;
+    if (vm->engine->a20_changed == NULL) {
+        /* No kernel above 1 MiB can mean it, and memory reached natively cannot be made to do it. */
+        vm_stop(vm, STOP_IMPOSSIBLE,
+                "the guest closed the A20 gate (port %#x): the %s engine has no addresses that wrap at 1 MiB",
+                port, vm->engine->name);
+        return;
+    }
+    vm->memory.closed_bits = closed_bits;
+    vm->engine->a20_changed(vm->engine_state);
+}
+
 static void machine_port_write(struct vcpu *vcpu, uint16_t port, unsigned size, uint32_t value)
 {
     struct vm *vm = vcpu->machine;
 
     machine_note(vm, &(struct note){.kind = NOTE_PORT_WRITE, .address = port, .size = size, .value = value});
     bus_write(board_bus(vm->board), BUS_PORT, port, size, value);
-    /* Every second megabyte would now be another name of the one below it: no kernel above 1 MiB can mean it,
-     * and memory that the guest reaches natively cannot be made to do it. */
-    if (!board_a20_enabled(vm->board))
-        vm_stop(vm, STOP_IMPOSSIBLE,
-                "the guest closed the A20 gate (port %#x): addresses that wrap at 1 MiB are not modelled",
-                port);
+    follow_a20(vm, port);
 }
 
 static uint64_t machine_tsc(struct vcpu *vcpu)

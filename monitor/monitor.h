@@ -104,6 +104,9 @@ struct engine {
     uint64_t (*host_ns)(void);
     /* Arms the host timer so that run() returns EXIT_INTERRUPTED no later than `host_ns` (0: disarm). */
     void (*arm)(void *state, uint64_t host_ns);
+    /* The A20 gate moved: guest_walk has other answers from now on. NULL: the engine cannot follow that, and
+     * closing the gate ends the run. */
+    void (*a20_changed)(void *state);
     /* May be NULL. The last exit is the machine's own, not a debugger's: what the guest did behind the
      * engine's back, and goes on unnoticed until an exit, comes to light now. */
     void (*settle)(void *state);

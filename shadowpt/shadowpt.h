@@ -23,6 +23,7 @@
     0xc0000u /* option and system ROM: read-only for the guest, written by the board                         \
               */
 #define MEMORY_EXTENDED 0x100000u
+#define MEMORY_A20      0x100000u /* the address bit behind the A20 gate */
 #define MEMORY_MAX_ROM  (UINT64_C(16) << 20)
 
 struct memory_region {
@@ -62,6 +63,7 @@ struct guest_memory {
     struct memory_region region[MEMORY_MAX_REGIONS];
     unsigned n_regions;
     uint8_t *page_flags;
+    gpa_t closed_bits; /* of the CPU's physical addresses, that the A20 gate keeps at 0; only walks see it */
     struct memory_code_listener code_listener; /* all NULL: nobody has translations */
     struct shadow_set *shadows;                /* the spaces over this memory; NULL until there is one */
 };

@@ -109,6 +109,7 @@ static bool descend(const struct guest_memory *memory, const struct vcpu *vcpu,
     for (unsigned i = 0; i < mode->n_levels; i++) {
         const struct paging_level *level = &mode->level[i];
         gpa_t address = table + (gpa_t)((gva >> level->shift) & level->index_mask) * mode->entry_size;
+        address &= ~memory->closed_bits;
         uint32_t entry = read_entry(memory, address);
 
         walk->level[walk->n_levels++] =
@@ -139,7 +140,8 @@ bool guest_walk(struct guest_memory *memory, const struct vcpu *vcpu, gva_t gva,
     const struct paging_mode *mode = mode_of(vcpu);
 
     if (mode == NULL) {
-        *walk = (struct walk){.gpa = gva, .user = true, .write = true, .execute = true, .dirty = true};
+        *walk = (struct walk){
+            .gpa = gva & ~memory->closed_bits, .user = true, .write = true, .execute = true, .dirty = true};
         return true;
     }
     do {
@@ -148,5 +150,6 @@ bool guest_walk(struct guest_memory *memory, const struct vcpu *vcpu, gva_t gva,
         if (!is_allowed(vcpu, walk, kind))
             return refuse(fault, gva, kind, PF_PRESENT);
     } while (!is_peek && !set_accessed_dirty(memory, walk, kind));
+    walk->gpa &= ~memory->closed_bits;
     return true;
 }

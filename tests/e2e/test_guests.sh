@@ -47,8 +47,10 @@ for image in "$GUESTS"/*.elf; do
     [ "$name" = tour ] && continue
     for clock in host virtual; do
         for engine in interpret translate; do
+            more="fpu sysenter far"
+            [ $engine = interpret ] && more+=" a20"
             guest "$name" "$engine, --clock $clock" --engine $engine --holes expose --clock $clock \
-                --append "$words fpu sysenter far"
+                --append "$words $more"
         done
     done
 done

@@ -71,6 +71,25 @@ static void expect_fault(unsigned kind, uint32_t error)
     ck_assert_uint_eq(fault.cr2, GVA);
 }
 
+/* The gate stands between the CPU and all of memory, its page tables included. */
+START_TEST(a_closed_a20_gate_folds_the_megabytes)
+{
+    memory.closed_bits = MEMORY_A20;
+    ck_assert(walks(ACCESS_READ));
+    ck_assert_uint_eq(walk.gpa, (PAGE & ~MEMORY_A20) | (GVA & PAGE_MASK));
+    vcpu.cr3 = DIRECTORY | MEMORY_A20;
+    ck_assert(walks(ACCESS_WRITE));
+    ck_assert_uint_eq(walk.level[0].address, DIRECTORY + (GVA >> 22) * 4);
+    ck_assert_uint_eq(*pte() & (PTE_A | PTE_D), PTE_A | PTE_D);
+    vcpu.cr0 = CR0_PE;
+    ck_assert(guest_walk(&memory, &vcpu, 0x10ffef, ACCESS_READ, false, &walk, &fault));
+    ck_assert_uint_eq(walk.gpa, 0xffef);
+    memory.closed_bits = 0;
+    ck_assert(guest_walk(&memory, &vcpu, 0x10ffef, ACCESS_READ, false, &walk, &fault));
+    ck_assert_uint_eq(walk.gpa, 0x10ffef);
+}
+END_TEST
+
 START_TEST(paging_off_is_identity)
 {
     vcpu.cr0 = CR0_PE;
@@ -245,6 +264,7 @@ static Suite *walk_suite(void)
     tcase_add_test(two_level, a_fault_sets_nothing);
     tcase_add_test(two_level, large_pages_need_pse);
     tcase_add_test(two_level, reserved_bits_fault);
+    tcase_add_test(two_level, a_closed_a20_gate_folds_the_megabytes);
     tcase_add_test(two_level, tables_outside_memory_read_as_ones);
     tcase_add_test(two_level, a_directory_that_maps_itself_settles);
     tcase_add_test(two_level, tables_in_rom_work_but_keep_no_bits);
