@@ -8,6 +8,7 @@
 
 #include "vcpu/internal.h"
 #include "vcpu/ordinary.h"
+#include "vcpu/segment.h"
 
 static enum outcome push(struct vcpu *vcpu, const struct insn *insn)
 {
@@ -42,11 +43,23 @@ static enum outcome pop(struct vcpu *vcpu, const struct insn *insn)
     return vcpu_finish(vcpu, insn);
 }
 
+/* Where segments are paragraphs, and SP is one of these, PUSHA runs against the end of the segment half-way
+ * through: #GP (SDM Vol 2B PUSHA), not the #SS of its pushes. With SP 1, 3 or 5 it is #SS, which has no room
+ * to be delivered either. */
+static bool is_refused_as_a_whole(const struct vcpu *vcpu)
+{
+    uint32_t sp = vcpu->gpr[ESP] & 0xffff;
+
+    return !segment_uses_descriptors(vcpu) && (sp & 1) && sp >= 7 && sp <= 15;
+}
+
 /* EAX first. One by one, so that CR2 names the push that faulted; what is written below ESP does no harm. */
 static enum outcome push_all(struct vcpu *vcpu, const struct insn *insn)
 {
     struct stack stack = vcpu_current_stack(vcpu);
 
+    if (is_refused_as_a_whole(vcpu))
+        return vcpu_raise_error(vcpu, EXCEPTION_GP, 0);
     for (unsigned i = 0; i < GPR_COUNT; i++) {
         enum outcome outcome = vcpu_stack_push(vcpu, &stack, vcpu->gpr[i], insn->operand_size);
 

@@ -271,6 +271,27 @@ START_TEST(virtual_8086_mode_needs_iopl_3)
 }
 END_TEST
 
+START_TEST(pusha_at_the_bottom_of_a_paragraph_segment_is_refused_as_a_whole)
+{
+    void (*const enter[])(struct vcpu *) = {guest_enter_real_mode, guest_enter_v8086};
+
+    for (unsigned i = 0; i < 2; i++) {
+        struct vcpu *vcpu = guest_reset(&machine);
+
+        enter[i](vcpu);
+        for (uint32_t sp = 7; sp <= 15; sp += 2) {
+            vcpu->gpr[ESP] = sp;
+            guest_assert_fault(vcpu, EXCEPTION_GP, 0, 0x60);
+        }
+        vcpu->gpr[ESP] = 5;
+        guest_assert_fault(vcpu, EXCEPTION_SS, 0, 0x60);
+        vcpu->gpr[ESP] = 8; /* even: it wraps */
+        guest_assert_done(vcpu, 0x60);
+        ck_assert_uint_eq(vcpu->gpr[ESP] & 0xffff, 0xfff8);
+    }
+}
+END_TEST
+
 START_TEST(cli_and_sti_obey_iopl)
 {
     struct vcpu *vcpu = guest_reset(&machine);
@@ -303,6 +324,7 @@ int main(void)
         popf_changes_what_privilege_allows,
         a_16_bit_popf_leaves_the_upper_flags,
         virtual_8086_mode_needs_iopl_3,
+        pusha_at_the_bottom_of_a_paragraph_segment_is_refused_as_a_whole,
         cli_and_sti_obey_iopl,
     };
 
