@@ -59,20 +59,20 @@ enum outcome handle_push_segment(struct vcpu *vcpu, const struct insn *insn)
     return vcpu_finish(vcpu, insn);
 }
 
+/* Here the whole operand is read (SDM Vol 2B POP, "copy a doubleword"), and must be within the limit. */
 enum outcome handle_pop_segment(struct vcpu *vcpu, const struct insn *insn)
 {
     enum segment_index index = segment_of_opcode(insn);
     struct stack stack = vcpu_current_stack(vcpu);
     struct segment segment;
     uint32_t selector;
-    enum outcome outcome = vcpu_stack_pop(vcpu, &stack, &selector, 2);
+    enum outcome outcome = vcpu_stack_pop(vcpu, &stack, &selector, insn->operand_size);
 
     if (outcome == OUTCOME_DONE)
         outcome = segment_check_load(vcpu, index, (uint16_t)selector, &segment);
     if (outcome != OUTCOME_DONE)
         return outcome;
 
-    vcpu_stack_skip(&stack, insn->operand_size - 2);
     vcpu_commit_stack_pointer(vcpu, &stack);
     vcpu->segment[index] = segment;
     if (index == SEG_SS)
