@@ -35,11 +35,14 @@ struct oracle_segment {
     uint16_t selector;
     uint32_t base, limit;
     bool is_32bit, is_code, is_down;
+    bool is_read_only; /* of code: cannot be read */
+    bool is_absent;
 };
 
 struct oracle_state {
     uint32_t gpr[8]; /* in the hardware's order */
     uint32_t eip, eflags;
+    uint16_t es, cs, ss, ds; /* afterwards */
     _Alignas(16) uint8_t fxsave[512];
     int vector; /* of the exception that ended the run */
     uint32_t error, cr2;
@@ -65,6 +68,9 @@ static void oracle_handler(int signal, siginfo_t *info, void *context)
         result->gpr[i] = (uint32_t)registers[order[i]];
     result->eip = (uint32_t)registers[REG_RIP];
     result->eflags = (uint32_t)registers[REG_EFL];
+    result->cs = (uint16_t)registers[REG_CSGSFS];
+    result->ss = (uint16_t)(registers[REG_CSGSFS] >> 48);
+    __asm__ volatile("mov %%ds, %0; mov %%es, %1" : "=rm"(result->ds), "=rm"(result->es));
     memcpy(result->fxsave, uc->uc_mcontext.fpregs, sizeof result->fxsave);
     result->vector = (int)registers[REG_TRAPNO];
     result->error = (uint32_t)registers[REG_ERR];
@@ -111,6 +117,8 @@ static bool oracle_make_segment(const struct oracle_segment *segment)
                               .contents = segment->is_code   ? MODIFY_LDT_CONTENTS_CODE
                                           : segment->is_down ? MODIFY_LDT_CONTENTS_STACK
                                                              : MODIFY_LDT_CONTENTS_DATA,
+                              .read_exec_only = segment->is_read_only,
+                              .seg_not_present = segment->is_absent,
                               .useable = 1};
 
     return syscall(SYS_modify_ldt, 1, &entry, sizeof entry) == 0;
