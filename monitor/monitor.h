@@ -80,6 +80,18 @@ struct real_registers {
     bool is_loaded[SEG_COUNT];         /* false: it is made when the guest is entered next */
 };
 
+#define ENGINE_MAX_COUNTERS 32
+
+/* For the statistics: the spaces' counts, all together, and the engine's own by name (static strings). */
+struct engine_stats {
+    struct shadow_stats shadow;
+    unsigned n_counters;
+    struct engine_counter {
+        const char *name;
+        uint64_t value;
+    } counter[ENGINE_MAX_COUNTERS];
+};
+
 struct engine {
     const char *name; /* as in --engine */
     /* Called once, before the guest starts and before the sandbox closes. NULL: one line in `error`. */
@@ -114,6 +126,9 @@ struct engine {
      * the last exit came. */
     void (*registers)(void *state, struct real_registers *real);
     void (*describe_exit)(void *state, char *text, size_t size);
+    /* What the engine counted so far; costs are measured only while vm->timed. NULL: it has one space, and
+     * counts nothing. */
+    void (*stats)(void *state, struct engine_stats *stats);
 };
 
 /* ---- events: one for each exit and each interrupt, for the trace, the statistics and the stepper --------
@@ -262,6 +277,8 @@ struct vm {
     const struct symbols *symbols; /* NULL: none */
     struct vm_observer observer[VM_MAX_OBSERVERS];
     unsigned n_observers;
+    unsigned n_watchers; /* of them those that look at the guest between two exits, or at how it exited: each
+                            exit goes through the run loop for them */
     struct vm_event event;              /* being built; only when there are observers */
     const struct vm_debugger *debugger; /* NULL: none */
 };
@@ -272,6 +289,10 @@ bool vm_create(struct vm *vm, const struct vm_config *config, const struct engin
 void vm_destroy(struct vm *vm);
 void vm_observe(struct vm *vm, void (*event)(void *ctx, const struct vm *vm, const struct vm_event *event),
                 void *ctx);
+/* The same for one that only counts: an engine may handle exits on the spot, and leave the guest for none. Of
+ * such an event exit.entered_ns and exit.host_ns are 0. */
+void vm_observe_on_the_spot(struct vm *vm,
+                            void (*event)(void *ctx, const struct vm *vm, const struct vm_event *event), void *ctx);
 
 /* Runs until vm_is_stopped(). */
 void vm_run(struct vm *vm);

@@ -144,7 +144,7 @@ struct stats *stats_open(const char *path, struct vm *vm, char *error, size_t er
     snprintf(stats->path, sizeof stats->path, "%s", path);
     stats->vm = vm;
     vm->timed = true;
-    vm_observe(vm, observe, stats);
+    vm_observe_on_the_spot(vm, observe, stats);
     return stats;
 }
 
@@ -177,12 +177,36 @@ static void write_vectors(FILE *file, const char *title, const uint64_t counts[2
     fprintf(file, "},\n");
 }
 
+static void write_counters(FILE *file, const struct engine_stats *engine)
+{
+    const char *separator = "";
+
+    if (engine->n_counters == 0)
+        return;
+    fprintf(file, "  \"engine_counts\": {");
+    for (unsigned i = 0; i < engine->n_counters; i++, separator = ", ")
+        fprintf(file, "%s\"%s\": %llu", separator, engine->counter[i].name,
+                (unsigned long long)engine->counter[i].value);
+    fprintf(file, "},\n");
+}
+
+static void ask_engine(const struct vm *vm, struct engine_stats *engine)
+{
+    *engine = (struct engine_stats){0};
+    if (vm->engine->stats != NULL)
+        vm->engine->stats(vm->engine_state, engine);
+    else
+        engine->shadow = *shadow_stats(vm->shadow);
+}
+
 static void write_all(const struct stats *stats)
 {
-    const struct shadow_stats *shadow = shadow_stats(stats->vm->shadow);
+    struct engine_stats engine;
+    const struct shadow_stats *shadow = &engine.shadow;
     const char *separator = "";
     FILE *file = stats->file;
 
+    ask_engine(stats->vm, &engine);
     fprintf(file, "{\n  \"ring3-stats\": 1,\n  \"engine\": \"%s\",\n  \"machine_ns\": %llu,\n",
             stats->vm->engine->name, (unsigned long long)stats->vm->clock.now(stats->vm->clock.ctx));
     if (stats->vm->engine->counts_instructions)
@@ -208,6 +232,7 @@ static void write_all(const struct stats *stats)
     fprintf(file, "},\n");
     write_vectors(file, "injected_exceptions", stats->injected_exception, true);
     write_vectors(file, "injected_interrupts", stats->injected_interrupt, false);
+    write_counters(file, &engine);
     fprintf(file,
             "  \"shadow\": {\"fills\": %llu, \"pages_filled\": %llu, \"drops\": %llu, "
             "\"write_protect_faults\": %llu, "

@@ -109,11 +109,19 @@ void vm_destroy(struct vm *vm)
     memset(vm, 0, sizeof *vm);
 }
 
-void vm_observe(struct vm *vm, void (*event)(void *ctx, const struct vm *vm, const struct vm_event *event),
-                void *ctx)
+void vm_observe_on_the_spot(struct vm *vm,
+                            void (*event)(void *ctx, const struct vm *vm, const struct vm_event *event),
+                            void *ctx)
 {
     BUG_ON(vm->n_observers == VM_MAX_OBSERVERS);
     vm->observer[vm->n_observers++] = (struct vm_observer){.event = event, .ctx = ctx};
+}
+
+void vm_observe(struct vm *vm, void (*event)(void *ctx, const struct vm *vm, const struct vm_event *event),
+                void *ctx)
+{
+    vm_observe_on_the_spot(vm, event, ctx);
+    vm->n_watchers++;
 }
 
 /* ---- stopping ------------------------------------------------------------------------------------------ */

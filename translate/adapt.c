@@ -49,7 +49,7 @@ void adapt_note_fault(struct translator *translator, const struct vm_exit *exit)
     translator->retry.kind = (exit->fault.error & PF_WRITE ? ACCESS_WRITE : ACCESS_READ) |
                              (exit->fault.error & PF_USER ? ACCESS_USER : 0);
     translator->faulted_place = 0;
-    if (vm->n_observers != 0 || !shadow_find(vm->shadow, linear, &mapping))
+    if (vm->n_watchers != 0 || !shadow_find(vm->shadow, linear, &mapping))
         return;
     translator->faulted_place = ((uint64_t)mapping.rpn << PAGE_SHIFT) + (linear & PAGE_MASK) + 1;
     translator->faulted_eip = eip;
@@ -74,6 +74,7 @@ void adapt_look_back(struct translator *translator)
     adaptation->is_call = true;
     adaptation->n_needless = 0;
     translator->n_adapted++;
+    translator->counts.adapted++;
     translate_anew(translator, place);
 }
 
@@ -99,6 +100,7 @@ void adapt_note_call(struct translator *translator, const struct call *call)
     if (adaptation->place != place + 1 || ++adaptation->n_needless < NEEDLESS_OFTEN)
         return;
     *adaptation = (struct adaptation){0};
+    translator->counts.given_back++;
     translate_anew(translator, place);
 }
 

@@ -108,7 +108,7 @@ static bool follow_vcpu(struct translator *translator)
 /* Does somebody watch exits, so that each must go through the run loop? */
 static bool is_watched(const struct vm *vm)
 {
-    return vm->n_observers != 0 || vm->debugger != NULL || vm->config.check_invariant ||
+    return vm->n_watchers != 0 || vm->debugger != NULL || vm->config.check_invariant ||
            vm->config.clock == CLOCK_VIRTUAL;
 }
 
@@ -170,23 +170,21 @@ static const uint8_t *go_to_eip(struct translator *translator)
     return cache->executable + slot;
 }
 
-const uint8_t *translate_on_lookup(struct context *context)
+static const uint8_t *on_lookup(struct translator *translator)
 {
-    struct translator *translator = translator_of(context);
-
-    take_flags(context);
-    if (must_leave(context, translator->vm))
+    take_flags(&translator->context);
+    if (must_leave(&translator->context, translator->vm))
         return leave_interrupted(translator);
     return look_up(translator);
 }
 
 /* A direct jump within a page finds its target: from now on it goes there by itself. */
-const uint8_t *translate_on_link(struct context *context)
+static const uint8_t *on_link(struct translator *translator)
 {
-    struct translator *translator = translator_of(context);
+    const struct context *context = &translator->context;
     const struct cache *cache = &translator->cache;
     uint64_t n_flushes = cache->n_flushes;
-    const uint8_t *host = translate_on_lookup(context);
+    const uint8_t *host = on_lookup(translator);
     const struct block *from, *to;
 
     if (host == NULL || cache->n_flushes != n_flushes)
@@ -241,9 +239,8 @@ static const uint8_t *go_on(struct translator *translator, const struct call *ca
     return go_to_eip(translator);
 }
 
-const uint8_t *translate_on_callout(struct context *context, uint32_t number)
+static const uint8_t *on_callout(struct translator *translator, uint32_t number)
 {
-    struct translator *translator = translator_of(context);
     struct vm *vm = translator->vm;
     const struct call *call = &translator->cache.calls[number];
     struct vm_exit exit = {.reason = EXIT_SENSITIVE, .insn = &call->insn};
@@ -251,7 +248,11 @@ const uint8_t *translate_on_callout(struct context *context, uint32_t number)
     bool is_fpu = call->insn.sensitive != NULL && call->insn.sensitive->handler == HANDLE_fpu;
 
     vm->vcpu.eip = call->eip;
-    take_flags(context);
+    take_flags(&translator->context);
+    if (call->insn.sensitive != NULL)
+        translator->counts.sensitive++;
+    else
+        translator->counts.memory++;
     if (is_watched(vm))
         return leave_with(translator, &exit);
     if (call->insn.sensitive == NULL)
@@ -267,6 +268,38 @@ const uint8_t *translate_on_callout(struct context *context, uint32_t number)
     translator->shadow_eip = vm->vcpu.eip;
     vm->vcpu.interrupt_shadow = SHADOW_NONE; /* ends with the next instruction; until then: restore_shadow */
     return go_on(translator, call, n_flushes);
+}
+
+const uint8_t *translate_on_lookup(struct context *context)
+{
+    struct translator *translator = translator_of(context);
+    uint64_t began = measure_begin(translator);
+    const uint8_t *host = on_lookup(translator);
+
+    translator->counts.lookups++;
+    measure_end(translator, &translator->counts.find_ns, began);
+    return host;
+}
+
+const uint8_t *translate_on_link(struct context *context)
+{
+    struct translator *translator = translator_of(context);
+    uint64_t began = measure_begin(translator);
+    const uint8_t *host = on_link(translator);
+
+    translator->counts.links++;
+    measure_end(translator, &translator->counts.find_ns, began);
+    return host;
+}
+
+const uint8_t *translate_on_callout(struct context *context, uint32_t number)
+{
+    struct translator *translator = translator_of(context);
+    uint64_t began = measure_begin(translator);
+    const uint8_t *host = on_callout(translator, number);
+
+    measure_end(translator, &translator->counts.call_ns, began);
+    return host;
 }
 
 /* ---- the engine ---------------------------------------------------------------------------------------- */
@@ -320,6 +353,7 @@ static void run_interpreted(struct translator *translator, struct vm_exit *exit)
     struct vm *vm = translator->vm;
 
     do {
+        translator->counts.interpreted++;
         if (!interpret_one(vm, exit))
             return;
         if (vm->single_step) {
@@ -341,6 +375,7 @@ static void translate_run(void *opaque, struct vm_exit *exit)
     struct translator *translator = opaque;
     struct vm *vm = translator->vm;
     struct block *block;
+    uint64_t entered_ns;
     int how;
 
     if (!translator->is_started)
@@ -358,8 +393,11 @@ static void translate_run(void *opaque, struct vm_exit *exit)
     prepare(translator);
     translator->is_code_dropped = false;
     translator->context.target = entry_of(translator, block);
-    exit->entered_ns = vm->timed ? translate_host_ns() : 0;
+    entered_ns = measure_begin(translator);
     how = translate_enter(&translator->context);
+    translator->counts.entries++;
+    translator->counts.faults += how == TRANSLATE_FAULTED;
+    translator->counts.interruptions += how == TRANSLATE_INTERRUPTED;
     take_flags(&translator->context);
     if (how == TRANSLATE_INTERRUPTED || how == TRANSLATE_ABORTED)
         restore_shadow(translator);
@@ -369,7 +407,9 @@ static void translate_run(void *opaque, struct vm_exit *exit)
         *exit = translator->exit;
     else if (how == TRANSLATE_FAULTED)
         classify_fault(translator, exit);
-    exit->host_ns = vm->timed ? translate_host_ns() : 0;
+    exit->entered_ns = entered_ns; /* which leaving, or a fault, has overwritten */
+    exit->host_ns = measure_begin(translator);
+    translator->counts.inside_ns += exit->host_ns - entered_ns;
 }
 
 static void translate_arm(void *opaque, uint64_t host_ns)
@@ -386,6 +426,7 @@ static void translate_paging_changed(void *opaque)
 {
     struct translator *translator = opaque;
 
+    translator->counts.switches++;
     translator->space = NULL;
 }
 
@@ -448,4 +489,5 @@ const struct engine translate_engine = {
     .host_ns = translate_host_ns,
     .arm = translate_arm,
     .paging_changed = translate_paging_changed,
+    .stats = measure_report,
 };

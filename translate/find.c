@@ -49,6 +49,7 @@ static bool map_code(struct translator *translator, gva_t linear, uint32_t *rpn,
 /* Instructions that cannot be a block: from memory that is none, at the end of the world, or invalid. */
 static void interpret(struct translator *translator, struct vm_exit *exit)
 {
+    translator->counts.interpreted++;
     *exit = (struct vm_exit){.reason = EXIT_INTERRUPTED};
     (void)interpret_one(translator->vm, exit);
 }
@@ -105,6 +106,7 @@ static struct block *make_block(struct translator *translator, uint32_t rpn, gva
                             .is_adapted = adapt_is_call,
                             .ctx = translator};
     struct block *block;
+    uint64_t began = measure_begin(translator);
 
     if (!cache_has_room(&translator->cache)) {
         cache_empty(&translator->cache);
@@ -115,6 +117,7 @@ static struct block *make_block(struct translator *translator, uint32_t rpn, gva
         block = build_block(&translator->cache, &source);
     if (block != NULL)
         protect(translator, block);
+    measure_end(translator, &translator->counts.build_ns, began);
     return block;
 }
 

@@ -60,8 +60,24 @@ struct code_page {
     uint8_t n_emulated;   /* stores beside the code since then */
 };
 
+/* For --stats; measure.c names them. Costs in ns are measured while vm->timed. */
+struct translator_counts {
+    uint64_t entries;           /* from the run loop into translated code */
+    uint64_t interruptions;     /* and out of it by a signal that was not the guest's doing */
+    uint64_t faults;            /* signals that were: most fill a page */
+    uint64_t lookups, links;    /* ways out of a block that found the next one: by jump table, for good */
+    uint64_t sensitive, memory; /* calls out of translated code: sensitive instructions, adapted ones */
+    uint64_t interpreted;       /* instructions that no block could hold */
+    uint64_t adapted, given_back;
+    uint64_t switches; /* writes of paging registers */
+    uint64_t inside_ns; /* from entry to leaving */
+    uint64_t find_ns, call_ns; /* of it for lookups and links, and for calls */
+    uint64_t build_ns;         /* making blocks, anywhere */
+};
+
 struct translator {
     struct vm *vm;
+    struct translator_counts counts;
     struct context context;
     struct cache cache;
     struct space spaces[SHADOW_MAX_SPACES];
@@ -125,6 +141,11 @@ void adapt_look_back(struct translator *translator);
 void adapt_note_call(struct translator *translator, const struct call *call);
 /* IRET went to vcpu->eip. */
 void adapt_note_return(struct translator *translator);
+
+/* measure.c */
+uint64_t measure_begin(const struct translator *translator);
+void measure_end(const struct translator *translator, uint64_t *cost, uint64_t began);
+void measure_report(void *translator, struct engine_stats *stats);
 
 /* frame.c: signals, and all that touches a ucontext. */
 bool frame_open(struct translator *translator, char *error, size_t error_size);

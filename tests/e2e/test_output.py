@@ -177,6 +177,19 @@ class Output(harness.Test):
             self.assertLessEqual(row["p50_ns"], row["p99_ns"])
             self.assertLessEqual(row["min_ns"] * row["count"], row["total_ns"])
 
+    def test_statistics_of_translation(self):
+        """They do not make each exit leave translated code."""
+        self.run_ring3("run", "--engine", "translate", "--stats", "stats", self.guest("interrupts"), status=1)
+        stats = json.loads(self.get("stats"))
+        counts = stats["engine_counts"]
+        self.assertGreater(counts["calls_sensitive"], 100)
+        self.assertLess(counts["entries"], sum(row["count"] for row in stats["exits"].values()))
+        self.assertGreaterEqual(stats["exits"]["sensitive"]["count"], counts["calls_sensitive"])
+        self.assertGreater(counts["block_instructions"], counts["blocks"])
+        for cost in ("guest_ns", "call_ns", "find_ns", "build_ns"):
+            self.assertGreater(counts[cost], 0, cost)
+        self.assertGreater(stats["shadow"]["fills"], 0)
+
     def test_statistics_on_a_full_disk(self):
         _, err = self.run_ring3("run", "--stats", "/dev/full", status=1)
         self.assertIn("No space left on device", err)

@@ -75,6 +75,36 @@ START_TEST(nothing_happened)
 }
 END_TEST
 
+/* They only count: an engine may handle exits on the spot. */
+START_TEST(nobody_watches)
+{
+    ck_assert_uint_eq(event_vm.n_observers, 1);
+    ck_assert_uint_eq(event_vm.n_watchers, 0);
+    vm_observe(&event_vm, event_vm.observer[0].event, event_vm.observer[0].ctx);
+    ck_assert_uint_eq(event_vm.n_watchers, 1);
+    finish();
+}
+END_TEST
+
+static void engine_counts(void *state, struct engine_stats *engine)
+{
+    (void)state;
+    *engine = (struct engine_stats){
+        .shadow = {.fills = 7}, .n_counters = 2, .counter = {{"blocks", 11}, {"build_ns", 22}}};
+}
+
+START_TEST(the_engines_own)
+{
+    static const struct engine engine = {.name = "counting", .stats = engine_counts};
+
+    event_vm.engine = &engine;
+    finish();
+    ck_assert_uint_eq(number("engine_counts", "blocks"), 11);
+    ck_assert_uint_eq(number("engine_counts", "build_ns"), 22);
+    ck_assert_uint_eq(number("shadow", "fills"), 7);
+}
+END_TEST
+
 START_TEST(counts)
 {
     struct vm_event *event;
@@ -194,6 +224,8 @@ int main(void)
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, costs_are_measured);
     tcase_add_test(tests, nothing_happened);
+    tcase_add_test(tests, nobody_watches);
+    tcase_add_test(tests, the_engines_own);
     tcase_add_test(tests, counts);
     tcase_add_test(tests, percentiles);
     tcase_add_test(tests, many_instructions);
