@@ -35,13 +35,13 @@ static double now_ns(void)
 
 static bool start(const char *program, const char *const *arguments, struct process *process)
 {
-    const char *argv[ARGUMENTS_MAX + 5] = {program, "run", "--timeout", BOOT_TIMEOUT};
+    const char *argv[ARGUMENTS_MAX + 7] = {program, "run", "--engine", "trap", "--timeout", BOOT_TIMEOUT};
     posix_spawn_file_actions_t actions;
     int input[2], output[2];
     bool ok;
 
     for (int i = 0; arguments[i] != NULL && i < ARGUMENTS_MAX; i++)
-        argv[i + 4] = arguments[i];
+        argv[i + 6] = arguments[i];
     if (pipe2(input, O_CLOEXEC) != 0 || pipe2(output, O_CLOEXEC) != 0 ||
         posix_spawn_file_actions_init(&actions) != 0)
         die("cannot start a process: %s", strerror(errno));

@@ -34,10 +34,12 @@ static void add_finding(void *context, const struct insn *insn, uint32_t address
     struct check_report *report = context;
     struct check_finding *finding;
 
-    if (is_reached)
+    if (is_reached) {
         count_row(report, insn->sensitive);
-    else
+    } else {
         report->n_doubtful++;
+        report->n_doubtful_holes += sensitive_is_hole(insn->sensitive);
+    }
     if (report->n_findings == CHECK_MAX_FINDINGS)
         return;
     if (report->n_findings == report->capacity) {
@@ -52,16 +54,13 @@ static void add_finding(void *context, const struct insn *insn, uint32_t address
     memcpy(finding->bytes, insn->bytes, insn->length);
 }
 
-bool check_open_report(struct check_report *report, const char *path, char *error, size_t error_size)
+bool check_open_kernel_report(struct check_report *report, const struct kernel_image *kernel, char *error,
+                              size_t error_size)
 {
-    struct loader_config config = {.kernel_path = path};
     size_t n_rows;
 
     sensitive_table(&n_rows);
-    *report = (struct check_report){.path = path};
-    report->kernel = kernel_open(&config, error, error_size);
-    if (report->kernel == NULL)
-        return false;
+    *report = (struct check_report){.path = kernel->path, .kernel = kernel};
     report->symbols = kernel_symbols(report->kernel);
     report->map = code_map_create(report->kernel, report->symbols, error, error_size);
     if (report->map == NULL) {
@@ -70,14 +69,29 @@ bool check_open_report(struct check_report *report, const char *path, char *erro
     }
     report->count_by_row = calloc(n_rows, sizeof *report->count_by_row);
     if (report->count_by_row == NULL)
-        die("out of memory for the report on %s", path);
+        die("out of memory for the report on %s", report->path);
     check_sweep_kernel(report->kernel, report->map, add_finding, report, &report->counts);
+    return true;
+}
+
+bool check_open_report(struct check_report *report, const char *path, char *error, size_t error_size)
+{
+    struct loader_config config = {.kernel_path = path};
+    struct kernel_image *kernel = kernel_open(&config, error, error_size);
+
+    if (kernel == NULL)
+        return false;
+    if (!check_open_kernel_report(report, kernel, error, error_size)) {
+        kernel_close(kernel);
+        return false;
+    }
+    report->own_kernel = kernel;
     return true;
 }
 
 void check_close_report(struct check_report *report)
 {
-    kernel_close(report->kernel);
+    kernel_close(report->own_kernel);
     code_map_free(report->map);
     free(report->finding);
     free(report->count_by_row);

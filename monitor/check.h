@@ -51,8 +51,9 @@ struct check_finding {
 
 struct check_report {
     const char *path; /* the caller's */
-    struct kernel_image *kernel;
-    const struct symbols *symbols; /* the kernel's; NULL: none */
+    const struct kernel_image *kernel;
+    struct kernel_image *own_kernel; /* NULL: the kernel is the caller's */
+    const struct symbols *symbols;   /* the kernel's; NULL: none */
     struct code_map *map;
     struct sweep_counts counts;
     struct check_finding *finding; /* in order of address within a range */
@@ -60,15 +61,21 @@ struct check_report {
     uint64_t *count_by_row; /* for each row of the sensitive table; without the doubtful ones */
     uint64_t n_sensitive;   /* likewise; the sum of the next three */
     uint64_t n_trapping, n_depending, n_holes;
-    uint64_t n_doubtful; /* not reached: perhaps data */
+    uint64_t n_doubtful;       /* not reached: perhaps data */
+    uint64_t n_doubtful_holes; /* of them those that would be holes */
 };
 
 /* false: one line in `error` naming the file and the failed check, and nothing to close. */
 bool check_open_report(struct check_report *report, const char *path, char *error, size_t error_size);
+/* The same of a kernel that is open, and stays so. */
+bool check_open_kernel_report(struct check_report *report, const struct kernel_image *kernel, char *error,
+                              size_t error_size);
 void check_close_report(struct check_report *report);
 
 /* Every sensitive instruction found traps at ring 3, but for those whose operand or mode decides. */
 bool check_is_classically_virtualizable(const struct check_report *report);
+/* What was found, as text. */
+void check_format_finding(const struct check_finding *finding, char *text, size_t size);
 
 void check_print_report(const struct check_report *report, bool lists_all, FILE *out);
 void check_print_json(const struct check_report *report, FILE *out);

@@ -40,7 +40,7 @@ static void print_symbol(const struct check_report *report, uint32_t address, FI
     fprintf(out, "%*s", width < 32 ? 32 - width : 1, "");
 }
 
-static void format_finding(const struct check_finding *finding, char *text, size_t size)
+void check_format_finding(const struct check_finding *finding, char *text, size_t size)
 {
     struct insn insn;
 
@@ -68,7 +68,10 @@ static const char *engine_options(const struct check_report *report)
 
 static void print_advice(const struct check_report *report, FILE *out)
 {
-    fprintf(out, "Run it with %s.\n", engine_options(report));
+    fprintf(out,
+            "Trapping alone runs it right with %s. Translation runs everything right:\n"
+            "--engine translate.\n",
+            engine_options(report));
     if (!check_is_classically_virtualizable(report))
         fprintf(out,
                 "Patching puts a byte that traps in place of each of the %" PRIu64
@@ -78,8 +81,7 @@ static void print_advice(const struct check_report *report, FILE *out)
     if (report->n_doubtful != 0)
         fprintf(out,
                 "Nothing was seen to lead to the %" PRIu64 " doubtful ones%s: they may be data, and are not\n"
-                "patched. If they are code after all, only translation (--engine translate, still to come)\n"
-                "is exact.\n",
+                "patched. If they are code after all, only translation is exact.\n",
                 report->n_doubtful, report->symbols == NULL ? " (there are no symbols)" : "");
 }
 
@@ -131,7 +133,7 @@ static void print_findings(const struct check_report *report, bool lists_all, FI
 
         if (!lists_all && (!finding->is_reached || part_of(finding->row) == PART_TRAPPING))
             continue;
-        format_finding(finding, text, sizeof text);
+        check_format_finding(finding, text, sizeof text);
         fprintf(out, "  %08x  ", finding->address);
         if (report->symbols != NULL)
             print_symbol(report, finding->address, out);
@@ -212,7 +214,7 @@ static void print_json_findings(const struct check_report *report, FILE *out)
         fprintf(out, ",\"offset\":%u,\"bytes\":\"", offset);
         for (unsigned k = 0; k < finding->length; k++)
             fprintf(out, "%02x", finding->bytes[k]);
-        format_finding(finding, text, sizeof text);
+        check_format_finding(finding, text, sizeof text);
         fputs("\",\"text\":", out);
         print_string(text, out);
         fputs(",\"name\":", out);

@@ -27,39 +27,39 @@ static void clean_up_after_failure(void)
     session_flush();
 }
 
-static bool create_machine(struct run *run, const struct engine *engine)
+static bool create_machine(struct run *run)
 {
     struct vm_config config = {0};
 
     console_configure(&run->console, &config);
     if (run->session.options.trace != NULL && strcmp(run->session.options.trace, "-") == 0)
         console_quote(&run->console);
-    if (!session_create_machine(&run->session, engine, &config))
+    if (!session_create_machine(&run->session, &config))
         return false;
     console_attach(&run->console, &run->session.vm.attention);
     requests_catch(&run->session.vm.attention);
     return true;
 }
 
-static bool prepare(struct run *run, const struct engine *engine)
+static bool prepare(struct run *run)
 {
     struct session *session = &run->session;
 
     fail_set_cleanup(clean_up_after_failure);
     /* The terminal before the machine: its guardian is a fork, which must not hold the guest's memory. */
-    return session_open_kernel(session) &&
+    return session_open_kernel(session, session->options.console == CONSOLE_STDIO) &&
            console_open(&run->console, session->options.console == CONSOLE_STDIO, session->error,
                         sizeof session->error) &&
-           create_machine(run, engine) && session_open_observers(session) &&
+           create_machine(run) && session_open_observers(session) &&
            signals_close_sandbox(session->error, sizeof session->error);
 }
 
 /* The run itself, and how it ended. */
-static int execute(struct run *run, const struct engine *engine)
+static int execute(struct run *run)
 {
     int status = EXIT_STATUS_HOST;
 
-    if (!prepare(run, engine)) {
+    if (!prepare(run)) {
         console_close(&run->console);
         fprintf(stderr, "ring3: %s\n", run->session.error);
         return status;
@@ -80,14 +80,12 @@ int run_main(int argc, char **argv)
 {
     struct run *run = calloc(1, sizeof *run);
     int status = EXIT_STATUS_OK, stop_signal = 0;
-    const struct engine *engine;
 
     if (run == NULL)
         die("out of memory");
     switch (run_options_parse(&run->session.options, argc, argv)) {
     case OPTIONS_OK:
-        engine = session_find_engine(&run->session, "ring3 run");
-        status = engine != NULL ? execute(run, engine) : EXIT_STATUS_USAGE;
+        status = session_find_engine(&run->session, "ring3 run") ? execute(run) : EXIT_STATUS_USAGE;
         stop_signal = requests_stop_signal();
         break;
     case OPTIONS_HELP:

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "monitor/engine_choice.h"
 #include "monitor/interpret.h"
 #include "monitor/requests.h"
 #include "monitor/stats.h"
@@ -27,8 +28,12 @@ void session_flush(void)
 
 /* ---- before -------------------------------------------------------------------------------------------- */
 
+/* No engine: the choice of one. */
+static const struct engine auto_engine = {.name = "auto"};
+
 /* All there are; the first is the default. */
-static const struct engine *const engines[] = {&trap_engine, &translate_engine, &interpret_engine, NULL};
+static const struct engine *const engines[] = {&auto_engine, &trap_engine, &translate_engine,
+                                               &interpret_engine, NULL};
 
 static const struct engine *find_engine(const char *name)
 {
@@ -49,16 +54,32 @@ static void fail_unknown_engine(const char *command, const char *name)
     options_usage_error(command, "no engine is called %s; there is:%s", name, names);
 }
 
-const struct engine *session_find_engine(const struct session *session, const char *command)
+bool session_find_engine(struct session *session, const char *command)
 {
-    const struct engine *engine = find_engine(session->options.engine);
-
-    if (engine == NULL)
+    session->engine = find_engine(session->options.engine);
+    if (session->engine == NULL)
         fail_unknown_engine(command, session->options.engine);
-    return engine;
+    return session->engine != NULL;
 }
 
-bool session_open_kernel(struct session *session)
+static void choose_engine(struct session *session, bool tells)
+{
+    const struct run_options *options = &session->options;
+    bool traps;
+    char why[512];
+
+    if (session->engine == &auto_engine) {
+        traps = engine_choice_traps(session->kernel, &session->loader, options->drive, options->n_drives, why,
+                                    sizeof why);
+        session->engine = traps ? &trap_engine : &translate_engine;
+        if (tells)
+            fprintf(stderr, "ring3: engine %s: %s\n", session->engine->name, why);
+    }
+    if (session->engine != &trap_engine)
+        session->loader.holes = HOLES_EXPOSE; /* there are none to close */
+}
+
+bool session_open_kernel(struct session *session, bool tells)
 {
     const struct run_options *options = &session->options;
 
@@ -75,10 +96,13 @@ bool session_open_kernel(struct session *session)
         session->loader.kernel_size = (size_t)(tour_end - tour_start);
     }
     session->kernel = kernel_open(&session->loader, session->error, sizeof session->error);
-    return session->kernel != NULL;
+    if (session->kernel == NULL)
+        return false;
+    choose_engine(session, tells);
+    return true;
 }
 
-bool session_create_machine(struct session *session, const struct engine *engine, struct vm_config *config)
+bool session_create_machine(struct session *session, struct vm_config *config)
 {
     const struct run_options *options = &session->options;
 
@@ -88,7 +112,7 @@ bool session_create_machine(struct session *session, const struct engine *engine
     config->check_invariant = options->check_shadow;
     config->use_userfaultfd = !options->no_userfaultfd;
     memcpy(config->drive, options->drive, sizeof config->drive);
-    if (!vm_create(&session->vm, config, engine, session->error, sizeof session->error))
+    if (!vm_create(&session->vm, config, session->engine, session->error, sizeof session->error))
         return false;
     session->has_vm = true;
     session->vm.symbols = kernel_symbols(session->kernel);

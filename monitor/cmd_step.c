@@ -71,6 +71,8 @@ static bool add_file(const struct option *option, const char *value, void *field
 static const char *const clock_choices[] = {[CLOCK_HOST] = "host", [CLOCK_VIRTUAL] = "virtual", NULL};
 
 static const struct option step_options[] = {
+    {0, "engine", "NAME", "trap (default here: traps are what is to be seen), translate,\ninterpret, or auto",
+     option_string, offsetof(struct step_options, run.engine), NULL},
     {'x', "execute", "COMMAND", "a command of the session; may be given several times", add_command, 0, NULL},
     {0, "commands", "FILE", "read commands from FILE, after those of -x; may be given several\ntimes",
      add_file, 0, NULL},
@@ -176,7 +178,7 @@ static bool read_sources(struct step *step)
     return true;
 }
 
-static bool prepare(struct step *step, const struct engine *engine)
+static bool prepare(struct step *step)
 {
     struct session *session = &step->session;
     struct vm_config config = {0};
@@ -187,8 +189,8 @@ static bool prepare(struct step *step, const struct engine *engine)
     console_configure(&step->console, &config);
     config.console_read = console_read;
     config.poll = console_poll;
-    if (!read_sources(step) || !session_open_kernel(session) ||
-        !session_create_machine(session, engine, &config) || !session_open_observers(session))
+    if (!read_sources(step) || !session_open_kernel(session, true) ||
+        !session_create_machine(session, &config) || !session_open_observers(session))
         return false;
     stepper_init(&step->commands.stepper, &session->vm);
     vm_observe(&session->vm, step_observe, &step->commands);
@@ -242,13 +244,10 @@ static int converse(struct step *step)
 
 static int execute(struct step *step)
 {
-    const struct engine *engine;
-
     step->session.options = step->options.run;
-    engine = session_find_engine(&step->session, "ring3 step");
-    if (engine == NULL)
+    if (!session_find_engine(&step->session, "ring3 step"))
         return EXIT_STATUS_USAGE;
-    if (!prepare(step, engine)) {
+    if (!prepare(step)) {
         fprintf(stderr, "ring3: %s\n", step->session.error);
         return EXIT_STATUS_HOST;
     }
@@ -266,6 +265,7 @@ int step_main(int argc, char **argv)
         die("out of memory");
     run_options_init(&step->options.run);
     step->options.run.clock = CLOCK_VIRTUAL;
+    step->options.run.engine = "trap"; /* traps are what is to be seen */
     switch (run_options_parse_for(&step_line, argc, argv, &step->options.run)) {
     case OPTIONS_OK:
         status = execute(step);

@@ -121,8 +121,10 @@ static const char *const console_choices[] = {[CONSOLE_STDIO] = "stdio", [CONSOL
 
 static const struct option options_table[] = {
     {0, "engine", "NAME",
-     "how guest code runs: trap (natively; what is sensitive traps,\ndefault) or interpret (instruction by "
-     "instruction: slow and exact)",
+     "how guest code runs: trap (natively; what is sensitive traps),\ntranslate (by binary translation), "
+     "interpret (instruction by\ninstruction, slow), or auto: trap if ring3 check proves that\nnothing "
+     "sensitive "
+     "fails to trap, else translate (default)",
      option_string, FIELD(engine), NULL},
     {'m', "memory", "SIZE", "guest RAM, 1M to 3G (default 256M)", set_memory, FIELD(memory), NULL},
     {0, "append", "STRING", "command line of a multiboot kernel", set_append, FIELD(append), NULL},
@@ -132,8 +134,9 @@ static const struct option options_table[] = {
     {0, "drive", "FILE[,snapshot]",
      "IDE disk from a raw image; with snapshot the file is not\nwritten; up to four", add_drive, 0, NULL},
     {0, "holes", "expose|patch",
-     "sensitive instructions that do not trap: left alone (default),\nor found ahead of time and replaced by "
-     "ones that do",
+     "with the trap engine, sensitive instructions that do not trap:\nleft alone (default), or found ahead "
+     "of "
+     "time and replaced by\nones that do",
      option_choice, FIELD(holes), holes_choices},
     {0, "clock", "host|virtual",
      "real time (default), or time that passes with exits: then two\nruns of a guest are the same",

@@ -13,6 +13,7 @@ struct stats;
 
 struct session {
     struct run_options options;
+    const struct engine *engine;
     struct loader_config loader;
     struct kernel_image *kernel;
     struct vm vm;
@@ -22,11 +23,12 @@ struct session {
     char error[512]; /* one line, after a function returned false */
 };
 
-/* The one named by --engine. NULL: there is none, as a usage error of `command`, already shown. */
-const struct engine *session_find_engine(const struct session *session, const char *command);
-bool session_open_kernel(struct session *session);
+/* The one named by --engine. false: there is none, as a usage error of `command`, already shown. */
+bool session_find_engine(struct session *session, const char *command);
+/* And the engine, where --engine leaves the choice: which one and why is told on stderr if `tells`. */
+bool session_open_kernel(struct session *session, bool tells);
 /* `config` has the console's callbacks; what the options say is filled in. */
-bool session_create_machine(struct session *session, const struct engine *engine, struct vm_config *config);
+bool session_create_machine(struct session *session, struct vm_config *config);
 /* --trace and --stats. */
 bool session_open_observers(struct session *session);
 /* Writes out what the trace holds: from a cleanup, which gets no argument. */

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds ring3 and boots its embedded guest by trap-and-emulate, as an unprivileged user. All set-up is done here.
+# Builds ring3 and boots its embedded guest by trap-and-emulate (the trap engine), as an unprivileged user. All set-up is done here.
 set -euo pipefail
 source "$(dirname "$0")/lib.sh"
 
@@ -14,7 +14,7 @@ chmod 755 "$(dirname "$ring3")"
 cp "$top/build/release/ring3" "$ring3"
 
 say "ring3 run: the embedded guest, under the trap engine"
-unprivileged "$ring3" run "$@"
+unprivileged "$ring3" run --engine trap "$@"
 say "the same with every trap shown: the first 14 of them"
-unprivileged "$ring3" run --trace - --console none 2>/dev/null | head -n 15
+unprivileged "$ring3" run --engine trap --trace - --console none 2>/dev/null | head -n 15
 say "more: build/release/ring3 --help, and README.md"

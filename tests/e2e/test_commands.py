@@ -97,8 +97,9 @@ class Ends(harness.Test):
 
     def test_impossible(self):
         """16-bit real mode is not for this engine: it stops there, with the bytes."""
-        err = self.run_code(b"\x0f\x20\xc0\x24\xfe\x0f\x22\xc0" + harness.SPIN, 3)  # mov %cr0, %eax; and $0xfe, %al; ...
-        self.assertEqual(err.count("\n"), 1)
+        code = b"\x0f\x20\xc0\x24\xfe\x0f\x22\xc0"  # mov %cr0, %eax; and $0xfe, %al; mov %eax, %cr0
+        err = self.run_code(code + harness.SPIN, 3, "--engine", "trap")
+        self.assert_one_line(err)
 
     def test_timeout(self):
         for options in ([], ["--clock", "virtual"]):
@@ -135,6 +136,40 @@ class Ends(harness.Test):
         self.assertEqual(out, text + "\0")
 
 
+class Engine(harness.Test):
+    """Which one runs when nobody says, and what is told about it."""
+
+    HOLE = b"\x9c\x58"  # pushf; pop %eax
+
+    def run_code(self, code, *options):
+        return self.run_ring3("run", *options, self.put("kernel.elf", harness.elf(code)))[1]
+
+    def test_no_holes(self):
+        self.assertIn("ring3: engine trap: each sensitive instruction", self.run_code(harness.HALT))
+
+    def test_holes(self):
+        err = self.run_code(self.HOLE + harness.HALT)
+        self.assertIn("ring3: engine translate: the kernel has 1 hole (first: pushfd at 00100000)\n", err)
+        _, err = self.run_ring3("run")
+        self.assertRegex(err, r"\Aring3: engine translate: the kernel has \d+ holes \(first: .* at [0-9a-f]{8}, \w+\+0x")
+
+    def test_perhaps_holes(self):
+        err = self.run_code(harness.HALT + harness.SPIN + self.HOLE)
+        self.assertIn("ring3: engine translate: the kernel has what may be data or 1 hole", err)
+
+    def test_unseen(self):
+        blob = self.put("blob", b"?")
+        for options in (["--load", f"{blob}@0x200000"], ["--drive", self.put("disk", bytes(512))]):
+            self.assertIn("ring3: engine translate: ", self.run_code(harness.HALT, *options))
+
+    def test_patched(self):
+        self.assertIn("ring3: engine trap: --holes patch", self.run_code(self.HOLE + harness.HALT, "--holes", "patch"))
+
+    def test_quiet(self):
+        for options in (["--engine", "trap"], ["--engine", "translate", "--holes", "patch"], ["--console", "none"]):
+            self.assertEqual(self.run_code(self.HOLE + harness.HALT, *options).count("\n"), 1)
+
+
 class Check(harness.Test):
     def report(self, path):
         out, _ = self.run_ring3("check", "--json", path)
@@ -151,6 +186,7 @@ class Check(harness.Test):
         self.assertIn("--holes patch", out)
         report = self.report(self.guest("holes"))
         self.assertEqual(report["options"], "--engine trap --holes patch")
+        self.assertIn("--engine translate", out)
         found = {row["name"]: row for row in report["by_instruction"]}
         for name in ("POPFD", "PUSHFD", "SGDT", "SIDT", "SMSW", "LAR", "STR"):
             self.assertTrue(found[name]["hole"] and found[name]["count"], name)

@@ -6,7 +6,7 @@ source "$(dirname "$0")/lib.sh"
 stored=$(realpath "$here/../golden")
 kernel=$tmp/golden.elf
 cp "${GOLDEN:?is the guest of the golden trace}" "$kernel"
-options=(--clock virtual --console none --no-userfaultfd)
+options=(--engine trap --clock virtual --console none --no-userfaultfd)
 
 # same NAME FILE FILE: byte for byte; else the first difference.
 same() {
@@ -35,7 +35,7 @@ for image in "$GUESTS"/*.elf; do
     [ "$name" = holes ] && continue
     status=1
     [ "$name" = tour ] && status=0
-    options=(--clock virtual --console none --timeout 100)
+    options=(--engine trap --clock virtual --console none --timeout 100)
     ring3 $status run "${options[@]}" --trace first "$image" || continue
     rm -f pid
     unprivileged sh -c 'echo $$ >pid; exec "$@"' sh "$RING3" run "${options[@]}" --trace second "$image" \

@@ -12,10 +12,12 @@ all_passed() { # FILE
 
 # guest NAME VARIANT OPTIONS...: passes all of its checks.
 guest() {
-    local name=$1 variant=$2
+    local name=$1 variant=$2 check_shadow=--check-shadow
     shift 2
+    # Exits by the hundred thousand, each of which would check all of the translator's spaces.
+    [ "$engine $name" = "translate mmio" ] && check_shadow=
     # isa-debug-exit: (0 << 1) | 1
-    ring3 1 run --check-shadow --timeout 100 "$@" "$GUESTS/$name.elf" || return
+    ring3 1 run --engine "$engine" ${check_shadow:+"$check_shadow"} --timeout 100 "$@" "$GUESTS/$name.elf" || return
     check "$name, $variant: $(tail -n 1 out)" all_passed out
 }
 
@@ -25,6 +27,7 @@ declare -A impossible=(
     [v8086]="the guest went into virtual-8086 mode"
 )
 
+engine=trap
 for image in "$GUESTS"/*.elf; do
     name=$(basename "$image" .elf)
     case $name in
@@ -41,7 +44,7 @@ for image in "$GUESTS"/*.elf; do
     guest "$name" "holes patched, real time, mprotect" --clock host --holes patch --no-userfaultfd --append "$words fpu"
 done
 
-# Nothing of the guest touches the processor here: all of them run, the holes as well.
+# The translator and the interpreter run all of them, the holes as well: nothing of the guest's code runs as it is.
 for image in "$GUESTS"/*.elf; do
     name=$(basename "$image" .elf)
     [ "$name" = tour ] && continue
@@ -49,17 +52,20 @@ for image in "$GUESTS"/*.elf; do
         for engine in interpret translate; do
             more="fpu sysenter far"
             [ $engine = interpret ] && more+=" a20"
-            guest "$name" "$engine, --clock $clock" --engine $engine --holes expose --clock $clock \
-                --append "$words $more"
+            guest "$name" "$engine, --clock $clock" --clock $clock --append "$words $more"
         done
     done
+    guest "$name" "translate, mprotect" --no-userfaultfd --append "$words fpu sysenter far"
 done
 
 for kernel in "" "$GUESTS/tour.elf"; do # the embedded one is the same
     for clock in host virtual; do
-        ring3 0 run --clock $clock --check-shadow --timeout 100 ${kernel:+"$kernel"} || continue
-        check "tour, --clock $clock: its last line" grep -q '^  7  the end' out
-        check "tour, --clock $clock: $(cat err)" grep -q '^ring3: halted with interrupts off, at 0008:.*(guest_main' err
+        for engine in trap translate; do
+            ring3 0 run --engine $engine --clock $clock --check-shadow --timeout 100 ${kernel:+"$kernel"} || continue
+            check "tour, $engine, --clock $clock: its last line" grep -q '^  7  the end' out
+            check "tour, $engine, --clock $clock: $(cat err)" \
+                grep -q '^ring3: halted with interrupts off, at 0008:.*(guest_main' err
+        done
     done
 done
 
@@ -80,11 +86,11 @@ escape() {
 }
 # The instructions of the host's processor are there, whatever CPUID says; and patches can be read (docs/holes.md).
 native='[.]byte 0x|lzcnt is|tzcnt is'
-escape "real time" "$native" --clock host --append "$words"
-escape "holes patched" "$native|sensitive instructions of the kernel read" --clock virtual --holes patch --append "$words"
+escape "real time" "$native" --engine trap --clock host --append "$words"
+escape "holes patched" "$native|sensitive instructions of the kernel read" --engine trap --clock virtual --holes patch --append "$words"
 
 # The lesson of the holes: what was given away before is not given away after.
-ring3 1 run --holes patch --check-shadow --append "fpu sysenter far" "$GUESTS/holes.elf" &&
+ring3 1 run --engine trap --holes patch --check-shadow --append "fpu sysenter far" "$GUESTS/holes.elf" &&
     check "holes patched: $(tail -n 1 out)" grep -q ' 0 failed: this machine is as it says$' out
 check "holes patched: none is left" [ "$(grep -c '^HOLE' out)" = 0 ]
 mv out patched
@@ -92,7 +98,7 @@ mv out patched
 # Exposed, their number goes to isa-debug-exit: how many there are is the host CPU's business, not which ones there are
 # on every CPU. With UMIP, Linux makes up what SIDT and SMSW say; without it they tell the host's: either way it is not
 # the guest's.
-expose=(run --holes expose --check-shadow "$GUESTS/holes.elf")
+expose=(run --engine trap --holes expose --check-shadow "$GUESTS/holes.elf")
 unprivileged "$RING3" "${expose[@]}" </dev/null >out 2>err
 status=$?
 repeat=("$RING3" "${expose[@]}")

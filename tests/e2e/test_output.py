@@ -161,8 +161,8 @@ class Output(harness.Test):
 
     def test_statistics(self):
         """They count what the trace of the same run lists."""
-        self.run_ring3("run", "--clock", "virtual", "--stats", "stats", "--trace", "trace", self.guest("interrupts"),
-                       status=1)
+        self.run_ring3("run", "--engine", "trap", "--clock", "virtual", "--stats", "stats", "--trace", "trace",
+                       self.guest("interrupts"), status=1)
         stats = json.loads(self.get("stats"))
         events = self.read_trace("trace")[1:-1]
         exits = collections.Counter(event["exit"] for event in events if event["exit"] != "none")

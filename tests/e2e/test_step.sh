@@ -35,7 +35,7 @@ traced_run() {
     local name=$1
     shift
     rm -f run.jsonl
-    unprivileged "$RING3" run --clock virtual --trace run.jsonl "$@" "$GUESTS/$name.elf" </dev/null >out 2>err
+    unprivileged "$RING3" run --engine trap --clock virtual --trace run.jsonl "$@" "$GUESTS/$name.elf" </dev/null >out 2>err
     [ -s run.jsonl ] || fail "$name" "no trace of its run" err
 }
 
