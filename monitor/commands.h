@@ -3,9 +3,10 @@
 #ifndef RING3_COMMANDS_H
 #define RING3_COMMANDS_H
 
-int run_main(int argc, char **argv);    /* cmd_run.c */
-int step_main(int argc, char **argv);   /* cmd_step.c */
-int trace_main(int argc, char **argv);  /* cmd_trace.c */
-int doctor_main(int argc, char **argv); /* cmd_doctor.c */
+int run_main(int argc, char **argv);       /* cmd_run.c */
+int step_main(int argc, char **argv);      /* cmd_step.c */
+int trace_main(int argc, char **argv);     /* cmd_trace.c */
+int translate_main(int argc, char **argv); /* cmd_translate.c */
+int doctor_main(int argc, char **argv);    /* cmd_doctor.c */
 
 #endif

@@ -148,6 +148,20 @@ fail:
     return NULL;
 }
 
+const uint8_t *kernel_bytes(const struct kernel_image *kernel, gva_t address, size_t *n)
+{
+    for (unsigned i = 0; i < kernel->n_segments; i++) {
+        const struct image_segment *segment = &kernel->segment[i];
+        uint32_t offset = address - segment->gva;
+
+        if (offset >= segment->file_size)
+            continue;
+        *n = segment->file_size - offset;
+        return kernel->bytes + segment->file_offset + offset;
+    }
+    return NULL;
+}
+
 const struct symbols *kernel_symbols(const struct kernel_image *kernel)
 {
     return kernel->symbols;

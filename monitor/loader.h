@@ -39,6 +39,8 @@ uint64_t kernel_rom_size(const struct kernel_image *kernel); /* bytes of ROM bel
  * holes if asked. false: one line in `error`. */
 bool kernel_load(const struct kernel_image *kernel, const struct loader_config *config, struct vm *vm,
                  char *error, size_t error_size);
+/* What the file has for a linear address (as linked), up to the end of its segment; NULL: nothing. */
+const uint8_t *kernel_bytes(const struct kernel_image *kernel, gva_t address, size_t *n);
 const struct symbols *kernel_symbols(const struct kernel_image *kernel);
 void kernel_close(struct kernel_image *kernel);
 

@@ -23,6 +23,7 @@ static const struct command commands[] = {
     {"run", "[KERNEL]", "boot a kernel, or the embedded tour guest", run_main},
     {"check", "KERNEL", "report a kernel's sensitive instructions", check_main},
     {"step", "[KERNEL]", "run one instruction, one trap, one breakpoint at a time", step_main},
+    {"translate", "[KERNEL]", "show what the translator makes of a kernel's code", translate_main},
     {"doctor", "", "tell what this host offers, and what is missing", doctor_main},
     {"trace", "diff A B", "find the first difference of two traces", trace_main},
 };
@@ -31,11 +32,11 @@ static const struct command commands[] = {
 
 static void print_help(void)
 {
-    printf(
-        "usage: ring3 COMMAND [OPTIONS] [ARGUMENTS]\n\n"
-        "A PC in an unprivileged process: boots unmodified i386 kernels by trap-and-emulate.\n\ncommands:\n");
+    printf("usage: ring3 COMMAND [OPTIONS] [ARGUMENTS]\n\n"
+           "A PC in an unprivileged process: boots unmodified i386 kernels, by trap-and-emulate or "
+           "translation.\n\ncommands:\n");
     for (size_t i = 0; i < N_COMMANDS; i++)
-        printf("  %-8s %-14s %s\n", commands[i].name, commands[i].arguments, commands[i].summary);
+        printf("  %-9s %-14s %s\n", commands[i].name, commands[i].arguments, commands[i].summary);
     printf("\n`ring3 COMMAND --help` tells more; `ring3 --version` shows the version.\n");
 }
 

@@ -10,7 +10,7 @@ import subprocess
 
 import harness
 
-COMMANDS = ["run", "check", "doctor", "step", "trace diff"]
+COMMANDS = ["run", "check", "translate", "doctor", "step", "trace diff"]
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
@@ -36,7 +36,8 @@ class CommandLine(harness.Test):
                           ["run", "--clock", "sundial"], ["run", "--holes", "dig"], ["run", "--console", "vga"],
                           ["run", "--timeout", "0"], ["run", "--timeout", "soon"], ["run", "--load", "file"],
                           ["run", "--load", "file@-1"], ["run", "--load", "file@0x100000000"], ["check"],
-                          ["check", "--bogus", "x"], ["doctor", "x"], ["step", "--bogus"], ["trace"], ["trace", "dif"],
+                          ["check", "--bogus", "x"], ["translate"], ["translate", "--show", "x", "-n", "0"],
+                          ["translate", "--show", "x", "--mode", "real"], ["doctor", "x"], ["step", "--bogus"], ["trace"], ["trace", "dif"],
                           ["trace", "diff"], ["trace", "diff", "a"], ["trace", "diff", "a", "b", "c"]):
             with self.subTest(arguments=arguments):
                 out, err = self.run_ring3(*arguments, status=2)
@@ -214,6 +215,44 @@ class Check(harness.Test):
         process.stdout.close()
         process.wait(timeout=harness.PATIENCE)
         self.assertNotIn(b"BUG", process.stderr.read())
+
+
+class Translate(harness.Test):
+    def show(self, code, place, *options):
+        return self.run_ring3("translate", "--show", place, *options, self.put("kernel.elf", harness.elf(code)))[0]
+
+    def test_sides(self):
+        """Each guest instruction once, beside the host code made of it."""
+        out = self.show(b"\x55\xfa\xec\x31\xc0\xeb\xf9", "100000")  # push %ebp; cli; in %dx, %al; xor %eax, %eax; jmp
+        self.assertIn("block at 00100000: 5 instructions, 7 bytes", out)
+        self.assertRegex(out, r"(?m)^00100000  push ebp +\+\w+  mov \[rsp\+r14\*1-0x4\], ebp")
+        self.assertRegex(out, r"(?m)^00100001  cli +\+\w+  mov dword ptr \[r15\+0x58\], 0x0 +; IF$")
+        self.assertRegex(out, r"(?m)^00100002  in al, dx +\+\w+  ")
+        self.assertRegex(out, r"(?m); to the monitor: run `in al, dx`$")
+        self.assertRegex(out, r"(?m)^00100003  xor eax, eax +\+\w+  xor eax, eax$")
+        self.assertRegex(out, r"(?m)^00100005  jmp 0x100000 ")
+        self.assertNotIn("a bug", out)
+
+    def test_places(self):
+        for place in ("guest_main+21", "00102177", "0x102177"):
+            out, _ = self.run_ring3("translate", "--show", place, "-n", "3")
+            self.assertEqual(len(re.findall(r"(?m)^block at", out)), 3)
+            self.assertIn("block at 00102177 guest_main+0x21: ", out)
+
+    def test_user(self):
+        self.assertIn("; to the monitor: run `cli`", self.show(b"\xfa\xf4", "100000", "--mode", "user"))
+
+    def test_nothing_there(self):
+        kernel = self.put("kernel.elf", harness.elf(harness.HALT + b"\x0f\xff"))
+        for place in ("nosuch", "1", "guest_main+x", "100002"):
+            _, err = self.run_ring3("translate", "--show", place, kernel, status=1)
+            self.assert_one_line(err, place[-4:])
+
+    def test_a_whole_kernel(self):
+        """Nothing in the text of a guest, cut into blocks from any byte on, makes it fall over."""
+        for offset in range(4):
+            out, _ = self.run_ring3("translate", "--show", f"_start+{offset:x}", "-n", "200", self.guest("privileged"))
+            self.assertNotIn("a bug", out)
 
 
 class Doctor(harness.Test):
