@@ -4,7 +4,8 @@
  *
  * Below ram_size a page sits in the memfd at its own physical address, holes included (they cost nothing:
  * nobody touches those pages); the ROM that ends at 4 GiB follows. So rpn == gpa >> 12 for everything but
- * that ROM.
+ * that ROM. Only in the BIOS area the map can change: each part of it is RAM, or shows the ROM
+ * (memory_set_shadow_ram).
  *
  * Read next: walk.c (the guest's page tables in this memory), space.h (the shadow of them).
  */
@@ -20,18 +21,93 @@
 #include "vcpu/fail.h"
 
 #define ADDRESS_SPACE_END (UINT64_C(1) << 32)
+#define ROM_MIRROR_SIZE   0x20000u /* of the ROM's end shows below 1 MiB, too */
 
 /* ---- making it ----------------------------------------------------------------------------------------- */
 
-static void add_region(struct guest_memory *memory, gpa_t gpa, uint64_t size, uint32_t rpn, bool is_rom)
+/* Is it more of the same? The pages behind it follow, or there are none. */
+static bool continues(const struct memory_region *last, const struct memory_region *region)
 {
-    if (size == 0)
+    uint32_t n = (uint32_t)(last->size >> PAGE_SHIFT);
+    uint32_t rpn = last->rpn == RPN_NONE ? RPN_NONE : last->rpn + n;
+    uint32_t write_rpn = last->write_rpn == RPN_NONE ? RPN_NONE : last->write_rpn + n;
+
+    return last->gpa + last->size == region->gpa && last->is_rom == region->is_rom && region->rpn == rpn &&
+           region->write_rpn == write_rpn;
+}
+
+static void add_region(struct guest_memory *memory, struct memory_region region)
+{
+    struct memory_region *last = memory->n_regions == 0 ? NULL : &memory->region[memory->n_regions - 1];
+
+    if (region.size == 0)
         return;
+    if (last != NULL && continues(last, &region)) {
+        last->size += region.size;
+        return;
+    }
     BUG_ON(memory->n_regions == MEMORY_MAX_REGIONS);
-    memory->region[memory->n_regions++] =
-        (struct memory_region){.gpa = gpa, .size = size, .rpn = rpn, .is_rom = is_rom};
-    if (is_rom)
-        memset(memory->page_flags + rpn, PAGE_IS_ROM, size >> PAGE_SHIFT);
+    memory->region[memory->n_regions++] = region;
+}
+
+static void add_ram(struct guest_memory *memory, gpa_t gpa, uint64_t size)
+{
+    uint32_t rpn = (uint32_t)(gpa >> PAGE_SHIFT);
+
+    add_region(memory, (struct memory_region){.gpa = gpa, .size = size, .rpn = rpn, .write_rpn = rpn});
+}
+
+/* The page of ROM that shows at an address of the BIOS area. */
+static uint32_t rom_mirror(const struct guest_memory *memory, gpa_t gpa)
+{
+    uint64_t from_end = MEMORY_EXTENDED - gpa;
+
+    if (from_end > ROM_MIRROR_SIZE || from_end > memory->size - memory->ram_size)
+        return RPN_NONE;
+    return (uint32_t)((memory->size - from_end) >> PAGE_SHIFT);
+}
+
+/* One page, since a ROM may begin in the middle of what can be switched. */
+static void add_bios_page(struct guest_memory *memory, gpa_t gpa)
+{
+    unsigned mode = memory->shadow_ram[(gpa - MEMORY_BIOS_FIRST) / MEMORY_SHADOW_SIZE];
+    uint32_t ram = (uint32_t)(gpa >> PAGE_SHIFT);
+    struct memory_region region = {.gpa = gpa, .size = PAGE_SIZE};
+
+    region.rpn = mode & SHADOW_RAM_READ ? ram : rom_mirror(memory, gpa);
+    region.write_rpn = mode & SHADOW_RAM_WRITE ? ram : RPN_NONE;
+    region.is_rom = region.rpn != region.write_rpn;
+    memory->page_flags[ram] &= (uint8_t)~PAGE_IS_ROM;
+    if (region.rpn == ram && region.is_rom)
+        memory->page_flags[ram] |= PAGE_IS_ROM;
+    if (region.rpn != RPN_NONE || region.write_rpn != RPN_NONE)
+        add_region(memory, region);
+}
+
+/* The PC's map of physical addresses. */
+static void map_regions(struct guest_memory *memory)
+{
+    uint64_t rom_size = memory->size - memory->ram_size;
+    uint32_t rom = (uint32_t)(memory->ram_size >> PAGE_SHIFT);
+
+    memory->n_regions = 0;
+    add_ram(memory, 0, MEMORY_VGA_FIRST);
+    for (gpa_t gpa = MEMORY_BIOS_FIRST; gpa < MEMORY_EXTENDED; gpa += PAGE_SIZE)
+        add_bios_page(memory, gpa);
+    add_ram(memory, MEMORY_EXTENDED, memory->ram_size - MEMORY_EXTENDED);
+    add_region(memory, (struct memory_region){.gpa = ADDRESS_SPACE_END - rom_size,
+                                              .size = rom_size,
+                                              .rpn = rom,
+                                              .write_rpn = RPN_NONE,
+                                              .is_rom = true});
+}
+
+void memory_set_shadow_ram(struct guest_memory *memory, gpa_t gpa, uint64_t size, unsigned shadow_ram)
+{
+    BUG_ON(gpa < MEMORY_BIOS_FIRST || gpa + size > MEMORY_EXTENDED || (gpa | size) % MEMORY_SHADOW_SIZE != 0);
+    for (gpa_t end = gpa + size; gpa < end; gpa += MEMORY_SHADOW_SIZE)
+        memory->shadow_ram[(gpa - MEMORY_BIOS_FIRST) / MEMORY_SHADOW_SIZE] = (uint8_t)shadow_ram;
+    map_regions(memory);
 }
 
 bool memory_create(struct guest_memory *memory, uint64_t ram_size, uint64_t rom_size, char *error,
@@ -71,11 +147,9 @@ bool memory_create(struct guest_memory *memory, uint64_t ram_size, uint64_t rom_
         return false;
     }
     memory->hva = hva;
-    add_region(memory, 0, MEMORY_VGA_FIRST, 0, false);
-    add_region(memory, MEMORY_BIOS_FIRST, MEMORY_EXTENDED - MEMORY_BIOS_FIRST,
-               MEMORY_BIOS_FIRST >> PAGE_SHIFT, true);
-    add_region(memory, MEMORY_EXTENDED, ram_size - MEMORY_EXTENDED, MEMORY_EXTENDED >> PAGE_SHIFT, false);
-    add_region(memory, ADDRESS_SPACE_END - rom_size, rom_size, (uint32_t)(ram_size >> PAGE_SHIFT), true);
+    memset(memory->page_flags + (ram_size >> PAGE_SHIFT), PAGE_IS_ROM, rom_size >> PAGE_SHIFT);
+    memset(memory->shadow_ram, SHADOW_RAM_READ, sizeof memory->shadow_ram);
+    map_regions(memory);
     return true;
 }
 
@@ -89,6 +163,12 @@ void memory_destroy(struct guest_memory *memory)
     free(memory->page_flags);
     memset(memory, 0, sizeof *memory);
     memory->fd = -1;
+}
+
+void memory_clear_ram(struct guest_memory *memory)
+{
+    if (madvise(memory->hva, memory->ram_size, MADV_REMOVE) != 0)
+        memset(memory->hva, 0, memory->ram_size); /* slower, and it keeps the pages */
 }
 
 /* ---- addresses ----------------------------------------------------------------------------------------- */
@@ -112,7 +192,7 @@ uint32_t memory_rpn(const struct guest_memory *memory, gpa_t gpa)
 
     const struct memory_region *region = region_of(memory, gpa);
 
-    if (region == NULL)
+    if (region == NULL || region->rpn == RPN_NONE)
         return RPN_NONE;
     return region->rpn + (uint32_t)((gpa - region->gpa) >> PAGE_SHIFT);
 }
@@ -131,33 +211,41 @@ uint32_t memory_run(const struct guest_memory *memory, gpa_t gpa)
 {
     const struct memory_region *region = region_of(memory, gpa);
 
-    if (region == NULL)
+    if (region == NULL || region->rpn == RPN_NONE)
         return 0;
     return (uint32_t)((region->gpa + region->size - gpa + PAGE_MASK) >> PAGE_SHIFT);
 }
 
 /* ---- the door ------------------------------------------------------------------------------------------ */
 
+enum door { DOOR_READ, DOOR_WRITE, DOOR_WRITE_ROM };
+
+/* Which page of a region the door opens; RPN_NONE: none. */
+static uint32_t door_rpn(const struct memory_region *region, enum door door)
+{
+    return door == DOOR_WRITE && region->write_rpn != RPN_NONE ? region->write_rpn : region->rpn;
+}
+
 /* The bytes at gpa, and how many of the n from there on lie in the same region; NULL: no memory there. */
-static uint8_t *span(const struct guest_memory *memory, gpa_t gpa, size_t n, size_t *part)
+static uint8_t *span(const struct guest_memory *memory, gpa_t gpa, size_t n, enum door door, size_t *part)
 {
     const struct memory_region *region = region_of(memory, gpa);
 
-    if (region == NULL)
+    if (region == NULL || door_rpn(region, door) == RPN_NONE)
         return NULL;
 
     uint64_t offset = gpa - region->gpa;
 
     *part = region->size - offset < n ? (size_t)(region->size - offset) : n;
-    return memory->hva + ((uint64_t)region->rpn << PAGE_SHIFT) + offset;
+    return memory->hva + ((uint64_t)door_rpn(region, door) << PAGE_SHIFT) + offset;
 }
 
-static bool is_backed(const struct guest_memory *memory, gpa_t gpa, size_t n)
+static bool is_backed(const struct guest_memory *memory, gpa_t gpa, size_t n, enum door door)
 {
     size_t part;
 
     for (; n > 0; gpa += part, n -= part)
-        if (span(memory, gpa, n, &part) == NULL)
+        if (span(memory, gpa, n, door, &part) == NULL)
             return false;
     return true;
 }
@@ -167,10 +255,10 @@ bool memory_read(const struct guest_memory *memory, gpa_t gpa, void *buf, size_t
     uint8_t *to = buf;
     size_t part;
 
-    if (!is_backed(memory, gpa, n))
+    if (!is_backed(memory, gpa, n, DOOR_READ))
         return false;
     for (; n > 0; to += part, gpa += part, n -= part) {
-        const uint8_t *from = span(memory, gpa, n, &part);
+        const uint8_t *from = span(memory, gpa, n, DOOR_READ, &part);
 
         BUG_ON(from == NULL);
         memcpy(to, from, part);
@@ -203,31 +291,31 @@ static void write_page(struct guest_memory *memory, uint8_t *hva, const uint8_t 
         shadow_table_written(memory, rpn, (uint32_t)(offset & PAGE_MASK), (uint32_t)n);
 }
 
-static bool write_bytes(struct guest_memory *memory, gpa_t gpa, const void *buf, size_t n, bool may_write_rom)
+static bool write_bytes(struct guest_memory *memory, gpa_t gpa, const void *buf, size_t n, enum door door)
 {
     const uint8_t *from = buf;
     size_t part;
 
-    if (!is_backed(memory, gpa, n))
+    if (!is_backed(memory, gpa, n, door))
         return false;
     for (; n > 0; from += part, gpa += part, n -= part) {
         size_t to_page_end = PAGE_SIZE - (size_t)(gpa & PAGE_MASK);
-        uint8_t *to = span(memory, gpa, n < to_page_end ? n : to_page_end, &part);
+        uint8_t *to = span(memory, gpa, n < to_page_end ? n : to_page_end, door, &part);
 
         BUG_ON(to == NULL);
-        write_page(memory, to, from, part, may_write_rom);
+        write_page(memory, to, from, part, door == DOOR_WRITE_ROM);
     }
     return true;
 }
 
 bool memory_write(struct guest_memory *memory, gpa_t gpa, const void *buf, size_t n)
 {
-    return write_bytes(memory, gpa, buf, n, false);
+    return write_bytes(memory, gpa, buf, n, DOOR_WRITE);
 }
 
 bool memory_write_rom(struct guest_memory *memory, gpa_t gpa, const void *buf, size_t n)
 {
-    return write_bytes(memory, gpa, buf, n, true);
+    return write_bytes(memory, gpa, buf, n, DOOR_WRITE_ROM);
 }
 
 bool memory_update_entry(struct guest_memory *memory, gpa_t gpa, uint32_t old, uint32_t new)

@@ -16,22 +16,28 @@
 /* ---- guest physical memory ----------------------------------------------------------------------------- */
 
 #define RPN_NONE           UINT32_MAX
-#define MEMORY_MAX_REGIONS 8
+#define MEMORY_MAX_REGIONS 20
 #define MEMORY_MAX_RAM     (UINT64_C(3) << 30)
 #define MEMORY_VGA_FIRST   0xa0000u /* 640 KiB: no RAM here, the VGA answers */
-#define MEMORY_BIOS_FIRST                                                                                    \
-    0xc0000u /* option and system ROM: read-only for the guest, written by the board                         \
-              */
-#define MEMORY_EXTENDED 0x100000u
-#define MEMORY_A20      0x100000u /* the address bit behind the A20 gate */
-#define MEMORY_MAX_ROM  (UINT64_C(16) << 20)
+#define MEMORY_BIOS_FIRST  0xc0000u /* option and system ROM, or RAM in its place: memory_set_shadow_ram */
+#define MEMORY_EXTENDED    0x100000u
+#define MEMORY_A20         0x100000u /* the address bit behind the A20 gate */
+#define MEMORY_MAX_ROM     (UINT64_C(16) << 20)
+#define MEMORY_SHADOW_SIZE 0x4000u /* what of the BIOS area can be switched apart */
+#define MEMORY_SHADOWS     ((MEMORY_EXTENDED - MEMORY_BIOS_FIRST) / MEMORY_SHADOW_SIZE)
 
 struct memory_region {
     gpa_t gpa; /* page-aligned, like size */
     uint64_t size;
-    uint32_t rpn; /* of its first page */
-    bool is_rom;  /* guest writes are dropped */
+    uint32_t rpn;       /* of its first page; RPN_NONE: nothing answers reads */
+    uint32_t write_rpn; /* where guest writes go, if not to the same pages; RPN_NONE: they are dropped */
+    bool is_rom;        /* guest writes do not go to the same pages */
 };
+
+/* Where reads and writes of a part of the BIOS area go. Bits, as in the north bridge's registers: without
+ * READ the ROM at the top of 4 GiB is read, whose last 128 KiB show at E0000H too; without WRITE nothing is
+ * written. */
+enum memory_shadow { SHADOW_RAM_READ = 1, SHADOW_RAM_WRITE = 2 };
 
 /* Per-page flags, indexed by rpn. All writes, the guest's, the devices' and the monitor's, honour them. */
 enum page_flag {
@@ -62,6 +68,7 @@ struct guest_memory {
     uint64_t ram_size; /* as given with --memory */
     struct memory_region region[MEMORY_MAX_REGIONS];
     unsigned n_regions;
+    uint8_t shadow_ram[MEMORY_SHADOWS]; /* enum memory_shadow, of each 16 KiB of the BIOS area */
     uint8_t *page_flags;
     gpa_t closed_bits; /* of the CPU's physical addresses, that the A20 gate keeps at 0; only walks see it */
     struct memory_code_listener code_listener; /* all NULL: nobody has translations */
@@ -73,6 +80,11 @@ struct guest_memory {
 bool memory_create(struct guest_memory *memory, uint64_t ram_size, uint64_t rom_size, char *error,
                    size_t error_size);
 void memory_destroy(struct guest_memory *memory);
+/* Switches [gpa, gpa + size) of the BIOS area, whole parts of it, to RAM or ROM. The machine starts with RAM
+ * that reads only. What was mapped or remembered by physical address is the caller's to drop. */
+void memory_set_shadow_ram(struct guest_memory *memory, gpa_t gpa, uint64_t size, unsigned shadow_ram);
+/* All RAM as at power-on: zero. */
+void memory_clear_ram(struct guest_memory *memory);
 /* The page behind an address, or RPN_NONE: no RAM or ROM there. */
 uint32_t memory_rpn(const struct guest_memory *memory, gpa_t gpa);
 gpa_t memory_gpa(const struct guest_memory *memory, uint32_t rpn);

@@ -262,7 +262,7 @@ static const uint8_t *on_callout(struct translator *translator, uint32_t number)
     vm_handle_exit(vm, &exit);
     if (is_fpu)
         give_fpu(translator);
-    if (must_leave(context, vm))
+    if (must_leave(&translator->context, vm))
         return leave_interrupted(translator);
     translator->shadow = vm->vcpu.interrupt_shadow;
     translator->shadow_eip = vm->vcpu.eip;

@@ -198,6 +198,85 @@ START_TEST(entries_change_only_from_what_was_read)
 }
 END_TEST
 
+static uint8_t read_byte(gpa_t gpa)
+{
+    uint8_t byte = 0xff; /* nobody there */
+
+    memory_read(&memory, gpa, &byte, 1);
+    return byte;
+}
+
+static bool write_byte(gpa_t gpa, uint8_t byte)
+{
+    return memory_write(&memory, gpa, &byte, 1);
+}
+
+START_TEST(bios_area_is_ram_or_shows_the_rom)
+{
+    ck_assert(memory_write_rom(&memory, 0xf1234, "R", 1)); /* RAM, which reads only at the start */
+    ck_assert(memory_write_rom(&memory, 0xffff1234, "F", 1));
+
+    memory_set_shadow_ram(&memory, MEMORY_BIOS_FIRST, 0x40000, 0);
+    ck_assert_uint_eq(memory_rpn(&memory, 0xf1234), memory_rpn(&memory, 0xffff1234));
+    ck_assert_uint_eq(read_byte(0xf1234), 'F');
+    ck_assert(write_byte(0xf1234, 'x'));
+    ck_assert_uint_eq(read_byte(0xf1234), 'F');
+    ck_assert_uint_eq(memory_rpn(&memory, 0xc0000), RPN_NONE); /* the ROM has 128 KiB */
+    ck_assert(!write_byte(0xc0000, 'x'));
+    ck_assert_uint_eq(memory_run(&memory, 0xe0000), 0x20);
+
+    memory_set_shadow_ram(&memory, 0xf0000, 0x10000, SHADOW_RAM_READ | SHADOW_RAM_WRITE);
+    ck_assert_uint_eq(read_byte(0xf1234), 'R');
+    ck_assert(write_byte(0xf1234, 'w'));
+    ck_assert_uint_eq(read_byte(0xf1234), 'w');
+    ck_assert(!(memory.page_flags[0xf1] & PAGE_IS_ROM));
+
+    memory_set_shadow_ram(&memory, 0xf0000, 0x10000, SHADOW_RAM_READ);
+    ck_assert(write_byte(0xf1234, 'x'));
+    ck_assert_uint_eq(read_byte(0xf1234), 'w');
+    ck_assert(memory.page_flags[0xf1] & PAGE_IS_ROM);
+}
+END_TEST
+
+START_TEST(rom_is_copied_to_the_ram_below_it)
+{
+    ck_assert(memory_write_rom(&memory, 0xfffe4000, "F", 1));
+    memory_set_shadow_ram(&memory, 0xe4000, 0x4000, SHADOW_RAM_WRITE); /* read ROM, write RAM */
+    ck_assert_uint_eq(read_byte(0xe4000), 'F');
+    ck_assert(write_byte(0xe4000, 'w'));
+    ck_assert_uint_eq(read_byte(0xe4000), 'F');
+    memory_set_shadow_ram(&memory, 0xe4000, 0x4000, SHADOW_RAM_READ);
+    ck_assert_uint_eq(read_byte(0xe4000), 'w');
+
+    memory_set_shadow_ram(&memory, 0xc0000, 0x4000, SHADOW_RAM_WRITE); /* no ROM there, but RAM takes it */
+    ck_assert_uint_eq(memory_rpn(&memory, 0xc0000), RPN_NONE);
+    ck_assert(write_byte(0xc0000, 'w'));
+    memory_set_shadow_ram(&memory, 0xc0000, 0x4000, SHADOW_RAM_READ);
+    ck_assert_uint_eq(read_byte(0xc0000), 'w');
+}
+END_TEST
+
+START_TEST(every_mix_of_shadows_has_room)
+{
+    for (unsigned i = 0; i < 12; i++) /* as the registers can: 12 of 16 KiB, and the last 64 KiB */
+        memory_set_shadow_ram(&memory, MEMORY_BIOS_FIRST + i * MEMORY_SHADOW_SIZE, MEMORY_SHADOW_SIZE,
+                              i % 2 == 0 ? SHADOW_RAM_READ : SHADOW_RAM_WRITE);
+    memory_set_shadow_ram(&memory, 0xf0000, 0x10000, SHADOW_RAM_READ);
+    ck_assert_uint_eq(memory_rpn(&memory, 0xc0000), 0xc0);
+    ck_assert_uint_eq(memory_rpn(&memory, 0xc4000), RPN_NONE);
+}
+END_TEST
+
+START_TEST(ram_is_cleared_and_rom_stays)
+{
+    ck_assert(write_byte(0x1000, 'w'));
+    ck_assert(memory_write_rom(&memory, 0xffff1234, "F", 1));
+    memory_clear_ram(&memory);
+    ck_assert_uint_eq(read_byte(0x1000), 0);
+    ck_assert_uint_eq(read_byte(0xffff1234), 'F');
+}
+END_TEST
+
 static Suite *memory_suite(void)
 {
     Suite *suite = suite_create("memory_door");
@@ -211,6 +290,10 @@ static Suite *memory_suite(void)
     tcase_add_test(usual, nothing_moves_unless_all_of_it_is_there);
     tcase_add_test(usual, rom_is_written_by_the_board_only);
     tcase_add_test(usual, entries_change_only_from_what_was_read);
+    tcase_add_test(usual, bios_area_is_ram_or_shows_the_rom);
+    tcase_add_test(usual, rom_is_copied_to_the_ram_below_it);
+    tcase_add_test(usual, every_mix_of_shadows_has_room);
+    tcase_add_test(usual, ram_is_cleared_and_rom_stays);
     suite_add_tcase(suite, usual);
     tcase_add_test(sizes, sizes_are_checked);
     tcase_add_test(sizes, smallest_memory_has_no_extended_region);
