@@ -39,21 +39,45 @@ static struct bus_range *bus_ranges(struct bus *bus, enum bus_space space, unsig
     return space == BUS_PORT ? bus->ports : bus->memory;
 }
 
+static const struct bus_range *bus_find_overlap(struct bus *bus, enum bus_space space, uint32_t first,
+                                                uint32_t last)
+{
+    unsigned *count;
+    const struct bus_range *ranges = bus_ranges(bus, space, &count);
+
+    for (unsigned i = 0; i < *count; i++)
+        if (first <= ranges[i].last && ranges[i].first <= last)
+            return &ranges[i];
+    return NULL;
+}
+
 void bus_claim(struct bus *bus, enum bus_space space, uint32_t first, uint32_t last,
                const struct bus_device_ops *ops, void *device, const char *name)
 {
     unsigned *count;
     struct bus_range *ranges = bus_ranges(bus, space, &count);
 
+    const struct bus_range *other = bus_find_overlap(bus, space, first, last);
+
     BUG_ON(first > last);
     BUG_ON(ops->max_size != 1 && ops->max_size != 2 && ops->max_size != 4);
-    for (unsigned i = 0; i < *count; i++)
-        if (first <= ranges[i].last && ranges[i].first <= last)
-            BUG("%s at %#x-%#x overlaps %s", name, first, last, ranges[i].name);
+    if (other != NULL && !other->ops->bytes_only)
+        BUG("%s at %#x-%#x overlaps %s", name, first, last, other->name);
     if (*count == BUS_MAX_RANGES)
         BUG("no room for %s: raise BUS_MAX_RANGES", name);
     ranges[(*count)++] =
         (struct bus_range){.first = first, .last = last, .ops = ops, .device = device, .name = name};
+}
+
+bool bus_try_claim(struct bus *bus, enum bus_space space, uint32_t first, uint32_t last,
+                   const struct bus_device_ops *ops, void *device, const char *name)
+{
+    uint32_t end = space == BUS_PORT ? UINT16_MAX : UINT32_MAX;
+
+    if (first > last || last > end || bus_find_overlap(bus, space, first, last) != NULL)
+        return false;
+    bus_claim(bus, space, first, last, ops, device, name);
+    return true;
 }
 
 void bus_release(struct bus *bus, enum bus_space space, uint32_t first)

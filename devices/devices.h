@@ -81,7 +81,8 @@ struct bus_device_ops {
     uint32_t (*read)(void *device, uint32_t offset, unsigned size);
     void (*write)(void *device, uint32_t offset, unsigned size, uint32_t value);
     unsigned max_size; /* 1, 2 or 4 */
-    bool bytes_only;   /* a wider access that covers the range is not for this chip (port 0xCF9) */
+    bool bytes_only;   /* a wider access that covers the range is not for this chip but for another whose
+                          range lies around it (port 0xCF9, in the PCI configuration address) */
 };
 
 struct bus_range {
@@ -108,9 +109,14 @@ struct bus {
     struct board_observer observer;
 };
 
-/* Claims [first, last]. Overlap with an earlier claim, or a full table, is a wiring bug and aborts. */
+/* Claims [first, last]. Overlap with an earlier claim, unless that is of bytes_only, or a full table, is a
+ * wiring bug and aborts. */
 void bus_claim(struct bus *bus, enum bus_space space, uint32_t first, uint32_t last,
                const struct bus_device_ops *ops, void *device, const char *name);
+/* The same for a range that the guest chose: false, and nothing is claimed, if it overlaps another or runs
+ * past the end of the space. */
+bool bus_try_claim(struct bus *bus, enum bus_space space, uint32_t first, uint32_t last,
+                   const struct bus_device_ops *ops, void *device, const char *name);
 /* Gives a claim back (the local APIC's page, when it is disabled). Does nothing if no range starts at
  * `first`. */
 void bus_release(struct bus *bus, enum bus_space space, uint32_t first);
@@ -134,9 +140,14 @@ struct board_host {
     void (*console_write)(void *ctx, const void *bytes, size_t n); /* UART transmit and port 0xE9 */
     void (*screen_changed)(void *ctx);                             /* VGA text memory or cursor written */
     void (*reset)(void *ctx, const char *why);     /* i8042 line, ports 0xCF9 and 0x92, an INIT message */
-    void (*power_off)(void *ctx);                  /* ACPI sleep state S5 through port 0x604 */
+    void (*power_off)(void *ctx);                  /* ACPI sleep state S5 through the PIIX4 */
     void (*debug_exit)(void *ctx, uint32_t value); /* isa-debug-exit, port 0xf4 (value as written) */
     void (*guest_write)(void *ctx, uint64_t gpa, const void *bytes, size_t n); /* firmware's tables */
+    /* Bus masters: ROM drops what is written. false: not all of it is memory; then nothing was moved. */
+    bool (*dma_read)(void *ctx, uint64_t gpa, void *bytes, size_t n);
+    bool (*dma_write)(void *ctx, uint64_t gpa, const void *bytes, size_t n);
+    /* [gpa, gpa + size) of the BIOS area reads from RAM (is_read) or ROM, and takes writes (is_write). */
+    void (*shadow_ram)(void *ctx, uint64_t gpa, uint64_t size, bool is_read, bool is_write);
 };
 
 /* Which chip gets what is typed. AUTO: the UART once the guest listens on it (DTR, RTS or its receive
@@ -147,6 +158,8 @@ struct board_config {
     uint64_t ram_size; /* bytes */
     struct drive_config drive[BOARD_MAX_DRIVES];
     enum board_input input;
+    bool boots_firmware; /* a BIOS is in the ROM and finds the chips as after a reset; else the board does
+                            the part of firmware itself */
     uint32_t cpu_signature, cpu_features; /* CPUID.1 EAX and EDX, for the MP tables */
     struct board_host host;
     struct board_observer observer;
@@ -162,7 +175,10 @@ void board_destroy(struct board *board);
 /* The RESET line: every chip to its power-on state, or to what firmware leaves where a kernel relies on it.
  */
 void board_reset(struct board *board);
-void board_install_firmware(struct board *board); /* MP tables and BIOS data area, through guest_write */
+/* Where no firmware runs: MP and ACPI tables and BIOS data area, through guest_write. */
+void board_install_firmware(struct board *board);
+/* A file for firmware, in the firmware configuration device; the bytes are copied. */
+void board_add_firmware_file(struct board *board, const char *name, const void *bytes, size_t size);
 
 struct bus *board_bus(struct board *board);
 /* The INTR and NMI pins of the CPU. acknowledge runs the INTA cycle and returns the vector (0-255); call it
