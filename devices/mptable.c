@@ -8,6 +8,7 @@
 
 #include "devices/ioapic.h"
 #include "devices/lapic.h"
+#include "devices/layout.h"
 
 #include <string.h>
 
@@ -31,50 +32,6 @@ enum interrupt_type { INT_VECTORED, INT_NMI, INT_SMI, INT_EXTINT };
 _Static_assert(FLOATING_POINTER_SIZE + HEADER_SIZE + 20 + 8 * (NUMBER_OF_ENTRIES - 1) <= MPTABLE_MAX_SIZE,
                "the tables fit");
 _Static_assert(MPTABLE_GPA % 16 == 0, "the floating pointer is searched for on paragraph boundaries");
-
-/* Bytes being laid out one after the other. */
-struct layout {
-    uint8_t *bytes;
-    size_t size;
-};
-
-static void put8(struct layout *out, uint8_t value)
-{
-    out->bytes[out->size++] = value;
-}
-
-static void put16(struct layout *out, uint16_t value)
-{
-    put8(out, (uint8_t)value);
-    put8(out, (uint8_t)(value >> 8));
-}
-
-static void put32(struct layout *out, uint32_t value)
-{
-    put16(out, (uint16_t)value);
-    put16(out, (uint16_t)(value >> 16));
-}
-
-static void put_text(struct layout *out, const char *text)
-{
-    while (*text != '\0')
-        put8(out, (uint8_t)*text++);
-}
-
-static void put_zeroes(struct layout *out, unsigned n)
-{
-    while (n-- > 0)
-        put8(out, 0);
-}
-
-/* All bytes of a checked structure add up to zero. */
-static uint8_t checksum(const uint8_t *bytes, size_t size)
-{
-    uint8_t sum = 0;
-    for (size_t i = 0; i < size; i++)
-        sum = (uint8_t)(sum + bytes[i]);
-    return (uint8_t)-sum;
-}
 
 /* 4.1 */
 static void put_floating_pointer(struct layout *out)
@@ -150,10 +107,10 @@ static void put_interrupt(struct layout *out, enum entry_type entry, enum interr
 
 size_t mptable_build(const struct mptable_config *config, uint8_t bytes[MPTABLE_MAX_SIZE])
 {
-    struct layout out = {.bytes = bytes};
+    struct layout out = {.bytes = bytes, .capacity = MPTABLE_MAX_SIZE};
     put_floating_pointer(&out);
 
-    struct layout table = {.bytes = bytes + out.size};
+    struct layout table = {.bytes = bytes + out.size, .capacity = MPTABLE_MAX_SIZE - out.size};
     put_header(&table);
     put_processor(&table, config);
     put_bus(&table);
