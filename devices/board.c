@@ -6,15 +6,14 @@
  */
 #include "devices/board.h"
 
-#include "devices/mptable.h"
+#include "devices/firmware.h"
 #include "vcpu/fail.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-#define FIRMWARE_IOAPIC_ID 1 /* 0 is the CPU's */
-
 static void isa_set_irq(void *board, unsigned irq, bool level);
+static void pirq_set_irq(void *board, unsigned irq, bool level);
 static void pic_set_intr(void *board, unsigned pin, bool level);
 static bool apic_bus_deliver(void *board, const struct apic_message *message);
 static void apic_bus_eoi(void *board, uint8_t vector);
@@ -25,6 +24,16 @@ static void cpu_init(void *board);
 static struct irq_line isa_irq(struct board *board, unsigned irq)
 {
     return (struct irq_line){.set = isa_set_irq, .ctx = board, .pin = irq};
+}
+
+static struct irq_line ide_intrq(struct board *board, unsigned channel)
+{
+    return (struct irq_line){.set = piix3_ide_set_intrq, .ctx = &board->piix3_ide.master[channel]};
+}
+
+static struct irq_line ide_dmarq(struct board *board, unsigned channel)
+{
+    return (struct irq_line){.set = piix3_ide_set_dmarq, .ctx = &board->piix3_ide.master[channel]};
 }
 
 static void board_wire(struct board *board)
@@ -44,12 +53,23 @@ static void board_wire(struct board *board)
     i8042_init(&board->kbc, isa_irq(board, 1), host);
     uart16550_init(&board->com1, clock, isa_irq(board, 4), host);
     mc146818_init(&board->rtc, clock, isa_irq(board, 8), board->config.ram_size);
-    ide_init(&board->ide[0], isa_irq(board, 14));
-    ide_init(&board->ide[1], isa_irq(board, 15));
+    ide_init(&board->ide[0], ide_intrq(board, 0), ide_dmarq(board, 0));
+    ide_init(&board->ide[1], ide_intrq(board, 1), ide_dmarq(board, 1));
     vga_init(&board->vga, clock, host->screen_changed, host->ctx);
     chipset_init(&board->chipset, host);
     debugcon_init(&board->debugcon, host);
     debug_exit_init(&board->debug_exit, host);
+    fw_cfg_init(&board->fw_cfg, host);
+
+    pci_init(&board->pci);
+    i440fx_init(&board->bridge, host);
+    piix3_init(&board->piix3, pirq_set_irq, board);
+    piix3_ide_init(&board->piix3_ide, &board->bus, board->ide, isa_irq(board, 14), isa_irq(board, 15), host);
+    piix4_pm_init(&board->pm, &board->bus, clock, isa_irq(board, PIIX4_SCI_IRQ), host);
+    pci_plug(&board->pci, 0, 0, &board->bridge.function);
+    pci_plug(&board->pci, 1, 0, &board->piix3.function);
+    pci_plug(&board->pci, 1, 1, &board->piix3_ide.function);
+    pci_plug(&board->pci, 1, 3, &board->pm.function);
 }
 
 static void board_map(struct board *b)
@@ -70,6 +90,7 @@ static void board_map(struct board *b)
         {BUS_PORT, CHIPSET_POST_PORT, 1, &chipset_post_ops, &b->chipset, "post"},
         {BUS_PORT, CHIPSET_PORT_92, 1, &chipset_port_92_ops, &b->chipset, "port 92"},
         {BUS_PORT, I8259_SLAVE_PORT, 2, &i8259_slave_ops, &b->pic, "i8259 slave"},
+        {BUS_PORT, PIIX4_APM_PORT, 2, &piix4_apm_ops, &b->pm, "apm"},
         {BUS_PORT, DEBUGCON_PORT, 1, &debugcon_ops, &b->debugcon, "debugcon"},
         {BUS_PORT, DEBUG_EXIT_PORT, 4, &debug_exit_ops, &b->debug_exit, "debug exit"},
         {BUS_PORT, IDE_SECONDARY_COMMAND_FIRST, 8, &ide_command_ops, &b->ide[1], "ide 1"},
@@ -81,8 +102,9 @@ static void board_map(struct board *b)
         {BUS_PORT, VGA_STATUS_PORT, 1, &vga_status_ops, &b->vga, "vga"},
         {BUS_PORT, UART16550_COM1, 8, &uart16550_ops, &b->com1, "uart16550"},
         {BUS_PORT, I8259_ELCR_PORT, 2, &i8259_elcr_ops, &b->pic, "elcr"},
-        {BUS_PORT, CHIPSET_PM1_CONTROL, 2, &chipset_pm1_ops, &b->chipset, "pm1"},
+        {BUS_PORT, FW_CFG_PORT, FW_CFG_PORTS, &fw_cfg_ops, &b->fw_cfg, "fw_cfg"},
         {BUS_PORT, CHIPSET_RESET_PORT, 1, &chipset_reset_ops, &b->chipset, "reset"},
+        {BUS_PORT, PCI_ADDRESS_PORT, 8, &pci_config_ops, &b->pci, "pci"}, /* around the reset port */
         {BUS_MEMORY, VGA_MEMORY_FIRST, 0x20000, &vga_memory_ops, &b->vga, "vga"},
         {BUS_MEMORY, IOAPIC_BASE, 0x1000, &ioapic_ops, &b->ioapic, "ioapic"},
         {BUS_MEMORY, LAPIC_BASE, 0x1000, &lapic_ops, &b->lapic, "lapic"},
@@ -97,18 +119,34 @@ static void board_map(struct board *b)
 
 /* An ISA interrupt line ends at both controllers. IRQ 0 is on the I/O APIC's input 2, because its input 0
  * belongs to the 8259 pair and the pair's input 2 to the cascade (MP specification 1.4, "I/O Interrupt
- * Assignment"). */
-static void isa_set_irq(void *ctx, unsigned irq, bool level)
+ * Assignment"). A line is up while its ISA chip or a PCI interrupt routed to it holds it up. */
+static void set_level(struct board *board, uint16_t *levels, unsigned irq, bool is_held)
 {
-    struct board *board = ctx;
     const struct board_observer *observer = &board->config.observer;
-    bool before = board->isa_levels >> irq & 1;
+    unsigned before = board->isa_levels | board->pirq_levels;
 
-    board->isa_levels = (uint16_t)((board->isa_levels & ~(1u << irq)) | (unsigned)level << irq);
-    if (level != before && observer->line != NULL)
+    *levels = (uint16_t)((*levels & ~(1u << irq)) | (unsigned)is_held << irq);
+    unsigned after = board->isa_levels | board->pirq_levels;
+    bool level = after >> irq & 1;
+
+    if (after != before && observer->line != NULL)
         observer->line(observer->ctx, "isa", irq, level);
     i8259_set_pin(&board->pic, irq, level);
     ioapic_set_pin(&board->ioapic, irq == 0 ? 2 : irq, level);
+}
+
+static void isa_set_irq(void *ctx, unsigned irq, bool level)
+{
+    struct board *board = ctx;
+
+    set_level(board, &board->isa_levels, irq, level);
+}
+
+static void pirq_set_irq(void *ctx, unsigned irq, bool level)
+{
+    struct board *board = ctx;
+
+    set_level(board, &board->pirq_levels, irq, level);
 }
 
 /* The pair's INT output: LINT0 of the CPU (virtual wire mode) and input 0 of the I/O APIC. */
@@ -160,13 +198,6 @@ static void board_map_lapic(struct board *board)
         bus_claim(&board->bus, BUS_MEMORY, LAPIC_BASE, LAPIC_LAST, &lapic_ops, &board->lapic, "lapic");
 }
 
-/* What firmware does to the interrupt controllers on every PC and kernels count on. */
-static void board_start_firmware(struct board *board)
-{
-    lapic_enter_virtual_wire_mode(&board->lapic);
-    board->ioapic.id = FIRMWARE_IOAPIC_ID;
-}
-
 static bool board_open_drives(struct board *board, char *error, size_t error_size)
 {
     for (unsigned i = 0; i < BOARD_MAX_DRIVES; i++) {
@@ -191,19 +222,21 @@ struct board *board_create(const struct board_config *config, char *error, size_
     board->bus.observer = config->observer;
     board_wire(board);
     board_map(board);
-    board_start_firmware(board);
     if (!board_open_drives(board, error, error_size)) {
         board_destroy(board);
         return NULL;
     }
+    i440fx_reset(&board->bridge); /* maps the BIOS area, too */
+    firmware_describe_machine(board);
+    firmware_set_up_chips(board);
     return board;
 }
 
 /* The clock lives longer than the board. */
 static void board_disarm_timers(struct board *board)
 {
-    struct timer *timers[] = {&board->lapic.timer, &board->pit.timer, &board->rtc.timer,
-                              &board->com1.timeout_timer, &board->com1.settle_timer};
+    struct timer *timers[] = {&board->lapic.timer,        &board->pit.timer,         &board->rtc.timer,
+                              &board->com1.timeout_timer, &board->com1.settle_timer, &board->pm.timer};
 
     for (size_t i = 0; i < sizeof(timers) / sizeof(timers[0]); i++)
         clock_disarm(board->config.clock, timers[i]);
@@ -212,6 +245,7 @@ static void board_disarm_timers(struct board *board)
 void board_destroy(struct board *board)
 {
     board_disarm_timers(board);
+    fw_cfg_destroy(&board->fw_cfg);
     for (unsigned i = 0; i < BOARD_MAX_DRIVES; i++)
         if (board->drives_open >> i & 1 && !disk_close(&board->disk[i]))
             die("%s: not everything the guest wrote could be stored", board->config.drive[i].path);
@@ -232,28 +266,24 @@ void board_reset(struct board *board)
     ide_reset(&board->ide[1]);
     vga_reset(&board->vga);
     chipset_reset(&board->chipset);
+    fw_cfg_reset(&board->fw_cfg);
+    pci_reset(&board->pci);
+    i440fx_reset(&board->bridge);
+    piix3_reset(&board->piix3);
+    piix3_ide_reset(&board->piix3_ide);
+    piix4_pm_reset(&board->pm);
     board_map_lapic(board);
-    board_start_firmware(board);
+    firmware_set_up_chips(board);
 }
 
 void board_install_firmware(struct board *board)
 {
-    const struct board_host *host = &board->config.host;
-    const struct mptable_config mp = {
-        .cpu_apic_id = board->lapic.id,
-        .cpu_apic_version = LAPIC_VERSION,
-        .cpu_signature = board->config.cpu_signature,
-        .cpu_features = board->config.cpu_features,
-        .ioapic_id = FIRMWARE_IOAPIC_ID,
-        .ioapic_version = IOAPIC_VERSION,
-    };
-    uint8_t tables[MPTABLE_MAX_SIZE], bda[BDA_SIZE], ebda_size = mptable_ebda_size_kib();
-    size_t tables_size = mptable_build(&mp, tables);
+    firmware_put_tables(board);
+}
 
-    mptable_build_bda(bda);
-    host->guest_write(host->ctx, BDA_GPA, bda, sizeof(bda));
-    host->guest_write(host->ctx, EBDA_GPA, &ebda_size, sizeof(ebda_size));
-    host->guest_write(host->ctx, MPTABLE_GPA, tables, tables_size);
+void board_add_firmware_file(struct board *board, const char *name, const void *bytes, size_t size)
+{
+    fw_cfg_add_file(&board->fw_cfg, name, bytes, size);
 }
 
 struct bus *board_bus(struct board *board)

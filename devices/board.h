@@ -20,6 +20,8 @@
 #include "devices/debugcon.h"
 #include "devices/devices.h"
 #include "devices/disk.h"
+#include "devices/fw_cfg.h"
+#include "devices/i440fx.h"
 #include "devices/i8042.h"
 #include "devices/i8254.h"
 #include "devices/i8259.h"
@@ -27,6 +29,10 @@
 #include "devices/ioapic.h"
 #include "devices/lapic.h"
 #include "devices/mc146818.h"
+#include "devices/pci.h"
+#include "devices/piix3.h"
+#include "devices/piix3_ide.h"
+#include "devices/piix4_pm.h"
 #include "devices/uart16550.h"
 #include "devices/vga.h"
 
@@ -43,10 +49,17 @@ struct board {
     struct vga vga;
     struct ide_channel ide[2];
     struct chipset chipset;
+    struct pci_bus pci;
+    struct i440fx bridge;
+    struct piix3 piix3;
+    struct piix3_ide piix3_ide;
+    struct piix4_pm pm;
+    struct fw_cfg fw_cfg;
     struct debugcon debugcon;
     struct debug_exit debug_exit;
 
-    uint16_t isa_levels; /* of the 16 ISA interrupt lines, for the observer */
+    uint16_t isa_levels;  /* of the 16 ISA interrupt lines, for the observer */
+    uint16_t pirq_levels; /* what the PCI interrupts add to them */
     bool nmi_pending;
 
     /* Not state of the machine: what it was made from. */

@@ -10,11 +10,6 @@
 #define RESET_CONTROL_FULL     0x08
 #define RESET_CONTROL_WRITABLE (RESET_CONTROL_HARD | RESET_CONTROL_CPU | RESET_CONTROL_FULL)
 
-#define PM1_SLP_TYP    0x1c00
-#define PM1_SLP_TYP_S5 0x0000 /* QEMU's number; a guest would find it in \_S5 of the DSDT */
-#define PM1_SLP_EN     0x2000 /* write-only */
-#define PM1_WRITABLE   0x1c01 /* SLP_TYP and SCI_EN */
-
 /* ---- port 0x80 ----------------------------------------------------------------------------------------- */
 
 static uint32_t post_read(void *device, uint32_t offset, unsigned size)
@@ -89,29 +84,6 @@ static void reset_write(void *device, uint32_t offset, unsigned size, uint32_t v
 
 const struct bus_device_ops chipset_reset_ops = {
     .read = reset_read, .write = reset_write, .max_size = 1, .bytes_only = true};
-
-/* ---- PM1a control -------------------------------------------------------------------------------------- */
-
-static uint32_t pm1_read(void *device, uint32_t offset, unsigned size)
-{
-    const struct chipset *chipset = device;
-    (void)size;
-    return chipset->pm1_control >> (8 * offset);
-}
-
-/* Other sleep states than S5 have no firmware to wake up with; asking for one does nothing. */
-static void pm1_write(void *device, uint32_t offset, unsigned size, uint32_t value)
-{
-    struct chipset *chipset = device;
-    uint32_t mask = size == 2 ? 0xffff : 0xffu << (8 * offset);
-    uint32_t control = (chipset->pm1_control & ~mask) | (value << (8 * offset) & mask);
-
-    chipset->pm1_control = control & PM1_WRITABLE;
-    if (control & PM1_SLP_EN && (control & PM1_SLP_TYP) == PM1_SLP_TYP_S5)
-        chipset->host->power_off(chipset->host->ctx);
-}
-
-const struct bus_device_ops chipset_pm1_ops = {.read = pm1_read, .write = pm1_write, .max_size = 2};
 
 /* A20 is open, as boot loaders leave it. */
 void chipset_reset(struct chipset *chipset)

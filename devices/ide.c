@@ -1,6 +1,6 @@
 /*
- * The ATA channel: command block and control block registers, drive selection, INTRQ, resets (ATA/ATAPI-4
- * clauses 6 and 7). Read next: ide_commands.c.
+ * The ATA channel: command block and control block registers, drive selection, INTRQ and DMARQ, resets
+ * (ATA/ATAPI-4 clauses 6 and 7). Read next: ide_commands.c.
  *
  * The host writes the registers of both drives at once and reads those of the selected one. Where no drive
  * answers, reads see what hardware shows: a lone master answers for a missing slave with status 0; with
@@ -45,13 +45,14 @@ static bool is_in_software_reset(const struct ide_channel *channel)
     return channel->control & CONTROL_SRST;
 }
 
-/* INTRQ is driven by the selected drive, unless nIEN takes it off the bus. */
-static void update_interrupt(struct ide_channel *channel)
+/* INTRQ and DMARQ are driven by the selected drive; nIEN takes INTRQ off the bus. */
+static void update_lines(struct ide_channel *channel)
 {
     const struct ide_drive *drive = selected_drive(channel);
 
     irq_set(&channel->irq,
             drive->disk != NULL && drive->interrupt_pending && !(channel->control & CONTROL_NIEN));
+    irq_set(&channel->dmarq, drive->disk != NULL && ide_is_dma(drive));
 }
 
 /* ---- resets ------------------------------------------------------------------------------------------ */
@@ -159,7 +160,7 @@ static uint32_t ide_command_read(void *device, uint32_t offset, unsigned size)
         for (unsigned i = 0; i < size; i++)
             value |= (uint32_t)read_register(channel, offset + i) << 8 * i;
     }
-    update_interrupt(channel);
+    update_lines(channel);
     return value;
 }
 
@@ -237,7 +238,7 @@ static void ide_command_write(void *device, uint32_t offset, unsigned size, uint
         for (unsigned i = 0; i < size; i++)
             write_register(channel, offset + i, (uint8_t)(value >> 8 * i));
     }
-    update_interrupt(channel);
+    update_lines(channel);
 }
 
 const struct bus_device_ops ide_command_ops = {
@@ -263,11 +264,29 @@ static void ide_control_write(void *device, uint32_t offset, unsigned size, uint
     if (is_in_software_reset(channel) != was_in_reset)
         software_reset(
             channel); /* at the start to drop what is under way, at the end to post the signature */
-    update_interrupt(channel);
+    update_lines(channel);
 }
 
 const struct bus_device_ops ide_control_ops = {
     .read = ide_control_read, .write = ide_control_write, .max_size = 1};
+
+/* ---- DMA ---------------------------------------------------------------------------------------------- */
+
+bool ide_dma_is_to_host(struct ide_channel *channel)
+{
+    return selected_drive(channel)->phase == IDE_DMA_IN;
+}
+
+uint32_t ide_dma_buffer(struct ide_channel *channel, uint8_t **bytes)
+{
+    return ide_buffered(selected_drive(channel), bytes);
+}
+
+void ide_dma_advance(struct ide_channel *channel, uint32_t n)
+{
+    ide_skip(selected_drive(channel), n);
+    update_lines(channel);
+}
 
 /* ---- power-on ---------------------------------------------------------------------------------------- */
 
@@ -279,13 +298,14 @@ void ide_reset(struct ide_channel *channel)
         ide_set_default_settings(&channel->drive[unit]);
         post_signature(&channel->drive[unit]);
     }
-    update_interrupt(channel);
+    update_lines(channel);
 }
 
-void ide_init(struct ide_channel *channel, struct irq_line irq)
+void ide_init(struct ide_channel *channel, struct irq_line irq, struct irq_line dmarq)
 {
     memset(channel, 0, sizeof(*channel));
     channel->irq = irq;
+    channel->dmarq = dmarq;
     for (unsigned unit = 0; unit < 2; unit++)
         ide_set_default_settings(&channel->drive[unit]);
     for (unsigned unit = 0; unit < 2; unit++)

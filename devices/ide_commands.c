@@ -11,6 +11,9 @@ static void abort_command(struct ide_drive *drive)
     ide_fail(drive, 0, ERROR_ABRT);
 }
 
+#define MULTIWORD_DMA 0x20 /* transfer mode 0 of it */
+#define MAX_DMA_MODE  2
+
 /* ---- settings ---------------------------------------------------------------------------------------- */
 
 static uint16_t at_most(uint32_t value, uint16_t limit)
@@ -40,6 +43,7 @@ void ide_set_default_settings(struct ide_drive *drive)
     if (drive->disk != NULL)
         drive->chs = default_translation(drive->disk);
     drive->multiple = IDE_MAX_MULTIPLE; /* so that a host that skips SET MULTIPLE MODE is served too */
+    drive->dma_mode = MAX_DMA_MODE;
     drive->write_cache = true;
     drive->keep_settings = false;
 }
@@ -67,6 +71,19 @@ static void set_multiple_mode(struct ide_drive *drive)
     ide_complete(drive);
 }
 
+/* PIO default (00h, 01h) or PIO 0-4 with flow control (08h-0Ch), all of which are the same here; or multiword
+ * DMA 0-2 (20h-22h). */
+static bool set_transfer_mode(struct ide_drive *drive)
+{
+    uint8_t mode = drive->count;
+
+    if (mode >= MULTIWORD_DMA && mode <= MULTIWORD_DMA + MAX_DMA_MODE) {
+        drive->dma_mode = mode - MULTIWORD_DMA;
+        return true;
+    }
+    return mode <= 0x01 || (mode >= 0x08 && mode <= 0x0c);
+}
+
 /* Subcommands are in the features register. */
 static void set_features(struct ide_drive *drive)
 {
@@ -81,8 +98,8 @@ static void set_features(struct ide_drive *drive)
             return;
         }
         break;
-    case 0x03: /* transfer mode: PIO default (00h, 01h) or PIO 0-4 with flow control (08h-0Ch) */
-        if (drive->count > 0x01 && (drive->count < 0x08 || drive->count > 0x0c)) {
+    case 0x03:
+        if (!set_transfer_mode(drive)) {
             abort_command(drive);
             return;
         }
@@ -148,7 +165,7 @@ static void identify_device(struct ide_drive *drive)
     put_string(drive, 23, 26, "1.0");
     put_string(drive, 27, 46, "ring3 disk");
     put_word(drive, 47, 0x8000 | IDE_MAX_MULTIPLE);
-    put_word(drive, 49, 1u << 11 | 1u << 9); /* IORDY, LBA; no DMA */
+    put_word(drive, 49, 1u << 11 | 1u << 9 | 1u << 8); /* IORDY, LBA, DMA */
     put_word(drive, 50, WORD_IS_VALID);
     put_word(drive, 51, 2 << 8); /* PIO mode 2 without flow control */
     put_word(drive, 53, 0x0003); /* words 54-58 and 64-70 are valid */
@@ -158,10 +175,13 @@ static void identify_device(struct ide_drive *drive)
     put_dword(drive, 57, (uint32_t)chs.cylinders * chs.heads * chs.sectors_per_track);
     put_word(drive, 59, drive->multiple != 0 ? 0x0100u | drive->multiple : 0);
     put_dword(drive, 60, drive->disk->sectors);
-    put_word(drive, 64, 0x0003); /* PIO modes 3 and 4 */
-    put_word(drive, 67, 120);    /* ns of a PIO cycle, without and */
-    put_word(drive, 68, 120);    /* with flow control */
-    put_word(drive, 80, 0x001e); /* ATA-1 to ATA/ATAPI-4 */
+    put_word(drive, 63, 0x100u << drive->dma_mode | 0x0007); /* multiword DMA 0-2, and the chosen one */
+    put_word(drive, 64, 0x0003);                             /* PIO modes 3 and 4 */
+    put_word(drive, 65, 120);                                /* ns of a DMA cycle, at least and */
+    put_word(drive, 66, 120);                                /* best */
+    put_word(drive, 67, 120);                                /* ns of a PIO cycle, without and */
+    put_word(drive, 68, 120);                                /* with flow control */
+    put_word(drive, 80, 0x001e);                             /* ATA-1 to ATA/ATAPI-4 */
     put_word(drive, 82, FEATURE_WRITE_CACHE | FEATURE_POWER_MANAGEMENT);
     put_word(drive, 83, WORD_IS_VALID | FEATURE_FLUSH_CACHE);
     put_word(drive, 84, WORD_IS_VALID);
@@ -197,6 +217,16 @@ static void write_multiple(struct ide_drive *drive)
         abort_command(drive);
     else
         ide_begin_sectors(drive, IDE_DATA_OUT, drive->multiple);
+}
+
+static void read_dma(struct ide_drive *drive)
+{
+    ide_begin_sectors(drive, IDE_DMA_IN, IDE_MAX_MULTIPLE);
+}
+
+static void write_dma(struct ide_drive *drive)
+{
+    ide_begin_sectors(drive, IDE_DMA_OUT, IDE_MAX_MULTIPLE);
 }
 
 static void flush_cache(struct ide_drive *drive)
@@ -246,6 +276,8 @@ static const struct command {
     {0xc4, 0xc4, read_multiple},
     {0xc5, 0xc5, write_multiple},
     {0xc6, 0xc6, set_multiple_mode},
+    {0xc8, 0xc9, read_dma}, /* with, without retries */
+    {0xca, 0xcb, write_dma},
     {0xe0, 0xe3, ide_complete}, /* STANDBY IMMEDIATE, IDLE IMMEDIATE, STANDBY, IDLE: nothing spins here */
     {0xe5, 0xe5, check_power_mode},
     {0xe6, 0xe6, fall_asleep},

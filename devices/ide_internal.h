@@ -39,5 +39,15 @@ void ide_begin_data_in(struct ide_drive *drive, uint32_t size); /* of bytes that
 void ide_verify_sectors(struct ide_drive *drive);
 uint16_t ide_read_word(struct ide_drive *drive);
 void ide_write_word(struct ide_drive *drive, uint16_t word);
+static inline bool ide_is_dma(const struct ide_drive *drive)
+{
+    return drive->phase == IDE_DMA_IN || drive->phase == IDE_DMA_OUT;
+}
+static inline bool ide_is_in(enum ide_phase phase)
+{
+    return phase == IDE_DATA_IN || phase == IDE_DMA_IN;
+}
+uint32_t ide_buffered(struct ide_drive *drive, uint8_t **bytes); /* of a DMA transfer, what is next */
+void ide_skip(struct ide_drive *drive, uint32_t n);              /* so much of it is done */
 
 #endif

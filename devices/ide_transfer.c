@@ -1,10 +1,10 @@
 /*
  * Sectors between a disk and the host, a block at a time through the drive's buffer: ATA/ATAPI-4 clause 9,
- * "Protocol", PIO data in and PIO data out.
+ * "Protocol", PIO data in, PIO data out and DMA.
  *
  * A block is one sector, or for READ/WRITE MULTIPLE up to the number that SET MULTIPLE MODE chose. DRQ stands
  * while a block is in the buffer; every block but the first of a write is announced by an interrupt, and so
- * is the end of a write.
+ * is the end of a write. A DMA command has one interrupt, at its end.
  *
  * Read next: disk.h.
  */
@@ -97,7 +97,7 @@ static bool start_block(struct ide_drive *drive, enum ide_phase phase)
             fail_at(drive, i, 0, ERROR_IDNF);
             return false;
         }
-        if (phase == IDE_DATA_IN && !disk_read(drive->disk, drive->sector + i, buffered_sector(drive, i))) {
+        if (ide_is_in(phase) && !disk_read(drive->disk, drive->sector + i, buffered_sector(drive, i))) {
             fail_at(drive, i, 0, ERROR_UNC);
             return false;
         }
@@ -138,14 +138,18 @@ static bool advance(struct ide_drive *drive)
     return false;
 }
 
-/* The host has read the whole buffer. There is no interrupt for the end of a read. */
+/* The host has read the whole buffer. There is no interrupt for the end of a read by PIO. */
 static void end_block_in(struct ide_drive *drive)
 {
+    enum ide_phase phase = drive->phase;
+
     if (drive->block_sectors > 0 && advance(drive)) {
-        if (start_block(drive, IDE_DATA_IN))
+        if (start_block(drive, phase) && phase == IDE_DATA_IN)
             drive->interrupt_pending = true;
         return;
     }
+    if (phase == IDE_DMA_IN)
+        drive->interrupt_pending = true;
     drive->phase = IDE_IDLE;
     drive->status = STATUS_READY;
 }
@@ -154,6 +158,8 @@ static void end_block_in(struct ide_drive *drive)
  */
 static void end_block_out(struct ide_drive *drive)
 {
+    enum ide_phase phase = drive->phase;
+
     for (uint32_t i = 0; i < drive->block_sectors; i++) {
         if (!disk_write(drive->disk, drive->sector + i, buffered_sector(drive, i))) {
             fail_at(drive, i, STATUS_DF, ERROR_ABRT);
@@ -166,7 +172,7 @@ static void end_block_out(struct ide_drive *drive)
     }
     if (!advance(drive))
         ide_complete(drive);
-    else if (start_block(drive, IDE_DATA_OUT))
+    else if (start_block(drive, phase) && phase == IDE_DATA_OUT)
         drive->interrupt_pending = true;
 }
 
@@ -206,5 +212,24 @@ void ide_write_word(struct ide_drive *drive, uint16_t word)
     drive->buffer[drive->position++] = (uint8_t)word;
     drive->buffer[drive->position++] = (uint8_t)(word >> 8);
     if (drive->position == drive->size)
+        end_block_out(drive);
+}
+
+/* ---- DMA ---------------------------------------------------------------------------------------------- */
+
+uint32_t ide_buffered(struct ide_drive *drive, uint8_t **bytes)
+{
+    *bytes = drive->buffer + drive->position;
+    return drive->size - drive->position;
+}
+
+void ide_skip(struct ide_drive *drive, uint32_t n)
+{
+    drive->position += n;
+    if (drive->position < drive->size)
+        return;
+    if (ide_is_in(drive->phase))
+        end_block_in(drive);
+    else
         end_block_out(drive);
 }

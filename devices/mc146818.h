@@ -35,7 +35,11 @@ enum mc146818_register {
     RTC_EXTENDED_MEMORY_2 = 0x30,
     RTC_CENTURY = 0x32,
     RTC_HIGH_MEMORY = 0x34, /* 64 KiB units above 16 MiB, 16 bits */
+    RTC_DISK_TRANSLATION = 0x39,
+    RTC_BOOT_ORDER = 0x3d, /* what the BIOS boots from, four bits each, the first one lowest: */
 };
+
+#define RTC_BOOT_DISK 2
 
 struct mc146818 {
     uint8_t index;                   /* port 0x70 */

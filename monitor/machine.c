@@ -308,6 +308,45 @@ static void host_guest_write(void *opaque, uint64_t gpa, const void *bytes, size
         BUG("firmware table of %zu bytes at %#llx is not in memory", n, (unsigned long long)gpa);
 }
 
+static bool host_dma_read(void *opaque, uint64_t gpa, void *bytes, size_t n)
+{
+    struct vm *vm = opaque;
+
+    return memory_read(&vm->memory, gpa, bytes, n);
+}
+
+static bool host_dma_write(void *opaque, uint64_t gpa, const void *bytes, size_t n)
+{
+    struct vm *vm = opaque;
+
+    return memory_write(&vm->memory, gpa, bytes, n);
+}
+
+/* The page directory is found by its physical address once, when CR3 is loaded. */
+static bool has_directory_in(const struct vcpu *vcpu, uint64_t gpa, uint64_t size)
+{
+    return (vcpu->cr0 & CR0_PG) != 0 && vcpu->cr3 - gpa < size;
+}
+
+/* The map of physical addresses changes under the guest's page tables: all that was built from it goes. */
+static void host_shadow_ram(void *opaque, uint64_t gpa, uint64_t size, bool is_read, bool is_write)
+{
+    struct vm *vm = opaque;
+    uint8_t before[MEMORY_SHADOWS];
+
+    memcpy(before, vm->memory.shadow_ram, sizeof before);
+    memory_set_shadow_ram(&vm->memory, gpa, size,
+                          (is_read ? SHADOW_RAM_READ : 0u) | (is_write ? SHADOW_RAM_WRITE : 0u));
+    if (vm->shadow == NULL || memcmp(before, vm->memory.shadow_ram, sizeof before) == 0)
+        return;
+    shadow_drop_all(vm->shadow);
+    if (has_directory_in(&vm->vcpu, gpa, size))
+        vm_stop(
+            vm, STOP_IMPOSSIBLE,
+            "the guest switched the BIOS area at %#llx to other memory while its page directory lies there",
+            (unsigned long long)gpa);
+}
+
 struct board_host machine_board_host(struct vm *vm)
 {
     return (struct board_host){.ctx = vm,
@@ -316,7 +355,10 @@ struct board_host machine_board_host(struct vm *vm)
                                .reset = host_reset,
                                .power_off = host_power_off,
                                .debug_exit = host_debug_exit,
-                               .guest_write = host_guest_write};
+                               .guest_write = host_guest_write,
+                               .dma_read = host_dma_read,
+                               .dma_write = host_dma_write,
+                               .shadow_ram = host_shadow_ram};
 }
 
 static void observe_unclaimed(void *opaque, enum bus_space space, uint32_t address, unsigned size,

@@ -15,6 +15,7 @@ static struct board *board;
 static char console[256];
 static size_t n_console;
 static uint8_t low_memory[1 << 20];
+static uint8_t shadow_ram[16];
 static unsigned n_resets, n_power_offs, n_debug_exits, n_unclaimed, n_lines;
 static uint32_t debug_exit_value, unclaimed_address;
 static const char *reset_reason;
@@ -59,6 +60,34 @@ static void host_guest_write(void *ctx, uint64_t gpa, const void *bytes, size_t 
     memcpy(low_memory + gpa, bytes, n);
 }
 
+static bool host_dma_read(void *ctx, uint64_t gpa, void *bytes, size_t n)
+{
+    (void)ctx;
+    if (gpa > sizeof(low_memory) || n > sizeof(low_memory) - gpa)
+        return false;
+    memcpy(bytes, low_memory + gpa, n);
+    return true;
+}
+
+static bool host_dma_write(void *ctx, uint64_t gpa, const void *bytes, size_t n)
+{
+    (void)ctx;
+    if (gpa > sizeof(low_memory) || n > sizeof(low_memory) - gpa)
+        return false;
+    memcpy(low_memory + gpa, bytes, n);
+    return true;
+}
+
+/* Of each 16 KiB of the BIOS area: R, W or both. */
+static void host_shadow_ram(void *ctx, uint64_t gpa, uint64_t size, bool is_read, bool is_write)
+{
+    (void)ctx;
+    ck_assert_uint_ge(gpa, 0xc0000);
+    ck_assert_uint_le(gpa + size, 0x100000);
+    for (uint64_t at = gpa; at < gpa + size; at += 0x4000)
+        shadow_ram[(at - 0xc0000) / 0x4000] = (is_read ? 1 : 0) | (is_write ? 2 : 0);
+}
+
 static void observe_unclaimed(void *ctx, enum bus_space space, uint32_t address, unsigned size, bool is_write,
                               uint32_t value)
 {
@@ -99,7 +128,10 @@ static void setup(void)
                  .reset = host_reset,
                  .power_off = host_power_off,
                  .debug_exit = host_debug_exit,
-                 .guest_write = host_guest_write},
+                 .guest_write = host_guest_write,
+                 .dma_read = host_dma_read,
+                 .dma_write = host_dma_write,
+                 .shadow_ram = host_shadow_ram},
         .observer = {.unclaimed = observe_unclaimed, .line = observe_line},
         .clock = &fake.clock,
     };
@@ -174,18 +206,36 @@ START_TEST(every_chip_is_where_a_pc_has_it)
         uint32_t address;
         const char *name;
     } expected[] = {
-        {BUS_PORT, 0x20, "i8259 master"},   {BUS_PORT, 0xa1, "i8259 slave"},
-        {BUS_PORT, 0x4d1, "elcr"},          {BUS_PORT, 0x43, "i8254"},
-        {BUS_PORT, 0x61, "port b"},         {BUS_PORT, 0x60, "i8042"},
-        {BUS_PORT, 0x64, "i8042"},          {BUS_PORT, 0x71, "mc146818"},
-        {BUS_PORT, 0x80, "post"},           {BUS_PORT, 0x92, "port 92"},
-        {BUS_PORT, 0xcf9, "reset"},         {BUS_PORT, 0xe9, "debugcon"},
-        {BUS_PORT, 0xf4, "debug exit"},     {BUS_PORT, 0xf7, "debug exit"},
-        {BUS_PORT, 0x3ff, "uart16550"},     {BUS_PORT, 0x1f7, "ide 0"},
-        {BUS_PORT, 0x3f6, "ide 0"},         {BUS_PORT, 0x376, "ide 1"},
-        {BUS_PORT, 0x3d5, "vga"},           {BUS_PORT, 0x3da, "vga"},
-        {BUS_MEMORY, 0xb8000, "vga"},       {BUS_MEMORY, 0xbffff, "vga"},
-        {BUS_MEMORY, 0xfec00010, "ioapic"}, {BUS_MEMORY, 0xfee00020, "lapic"},
+        {BUS_PORT, 0x20, "i8259 master"},
+        {BUS_PORT, 0xa1, "i8259 slave"},
+        {BUS_PORT, 0x4d1, "elcr"},
+        {BUS_PORT, 0x43, "i8254"},
+        {BUS_PORT, 0x61, "port b"},
+        {BUS_PORT, 0x60, "i8042"},
+        {BUS_PORT, 0x64, "i8042"},
+        {BUS_PORT, 0x71, "mc146818"},
+        {BUS_PORT, 0x80, "post"},
+        {BUS_PORT, 0x92, "port 92"},
+        {BUS_PORT, 0xcf9, "reset"},
+        {BUS_PORT, 0xe9, "debugcon"},
+        {BUS_PORT, 0xcf8, "pci"},
+        {BUS_PORT, 0xcff, "pci"},
+        {BUS_PORT, 0xb3, "apm"},
+        {BUS_PORT, 0x510, "fw_cfg"},
+        {BUS_PORT, 0x604, "piix4 pm"},
+        {BUS_PORT, 0xc00f, "piix3 ide"},
+        {BUS_PORT, 0xf4, "debug exit"},
+        {BUS_PORT, 0xf7, "debug exit"},
+        {BUS_PORT, 0x3ff, "uart16550"},
+        {BUS_PORT, 0x1f7, "ide 0"},
+        {BUS_PORT, 0x3f6, "ide 0"},
+        {BUS_PORT, 0x376, "ide 1"},
+        {BUS_PORT, 0x3d5, "vga"},
+        {BUS_PORT, 0x3da, "vga"},
+        {BUS_MEMORY, 0xb8000, "vga"},
+        {BUS_MEMORY, 0xbffff, "vga"},
+        {BUS_MEMORY, 0xfec00010, "ioapic"},
+        {BUS_MEMORY, 0xfee00020, "lapic"},
     };
     for (size_t i = 0; i < sizeof(expected) / sizeof(expected[0]); i++) {
         const struct bus_range *range = bus_find(board_bus(board), expected[i].space, expected[i].address);
@@ -395,8 +445,8 @@ START_TEST(ways_to_reset_and_to_end)
     ck_assert_ptr_nonnull(strstr(reset_reason, "0xCF9"));
     bus_write(board_bus(board), BUS_PORT, 0xcf8, 4, 0x80000000 | 6 << 8); /* a PCI probe is no reset */
     ck_assert_uint_eq(n_resets, 3);
-    ck_assert_uint_eq(bus_read(board_bus(board), BUS_PORT, 0xcf8, 4), 0xffffffff); /* no PCI */
-    lapic_write_register(0x300, 0x00044500);                                       /* INIT to itself */
+    ck_assert_uint_eq(bus_read(board_bus(board), BUS_PORT, 0xcf8, 4), 0x80000600);
+    lapic_write_register(0x300, 0x00044500); /* INIT to itself */
     ck_assert_uint_eq(n_resets, 4);
 
     bus_write(board_bus(board), BUS_PORT, 0xf4, 4, 0x10);

@@ -24,6 +24,7 @@
 static struct fake_clock fake;
 static bool is_over; /* the guest ended its run: what the monitor would have obeyed at once */
 static uint64_t n_written;
+static struct chance dma_chance;
 
 static void host_write(void *ctx, const void *bytes, size_t n)
 {
@@ -63,6 +64,32 @@ static void host_guest_write(void *ctx, uint64_t gpa, const void *bytes, size_t 
     ck_assert_uint_le(gpa + n, 1u << 20);
 }
 
+/* Memory full of chance: descriptors of every kind, and ends of memory in the midst of transfers. */
+static bool host_dma_read(void *ctx, uint64_t gpa, void *bytes, size_t n)
+{
+    (void)ctx;
+    if (chance_one_in(&dma_chance, 20))
+        return false;
+    for (size_t i = 0; i < n; i++)
+        ((uint8_t *)bytes)[i] = chance_one_in(&dma_chance, 2) ? 0 : (uint8_t)(chance_any(&dma_chance) + gpa);
+    return true;
+}
+
+static bool host_dma_write(void *ctx, uint64_t gpa, const void *bytes, size_t n)
+{
+    (void)gpa;
+    host_write(ctx, bytes, n);
+    return !chance_one_in(&dma_chance, 20);
+}
+
+static void host_shadow_ram(void *ctx, uint64_t gpa, uint64_t size, bool is_read, bool is_write)
+{
+    (void)ctx;
+    (void)is_read;
+    (void)is_write;
+    ck_assert(gpa >= 0xc0000 && gpa + size <= 0x100000);
+}
+
 static struct board *make_board(struct chance *chance, int drive)
 {
     static char path[32];
@@ -74,12 +101,17 @@ static struct board *make_board(struct chance *chance, int drive)
                  .reset = host_reset,
                  .power_off = host_power_off,
                  .debug_exit = host_debug_exit,
-                 .guest_write = host_guest_write},
+                 .guest_write = host_guest_write,
+                 .dma_read = host_dma_read,
+                 .dma_write = host_dma_write,
+                 .shadow_ram = host_shadow_ram},
+        .boots_firmware = chance_one_in(chance, 3),
         .clock = &fake.clock,
     };
     char error[256] = "";
     struct board *board;
 
+    dma_chance = *chance;
     snprintf(path, sizeof path, "/proc/self/fd/%d", drive);
     for (unsigned i = 0; i < BOARD_MAX_DRIVES && drive >= 0; i++)
         if (chance_one_in(chance, 2))
@@ -143,6 +175,17 @@ static void access_something(struct board *board, struct chance *chance)
     }
 }
 
+/* Registers of the functions that there are, which chance alone hardly finds. */
+static void configure_something(struct board *board, struct chance *chance)
+{
+    static const uint32_t functions[] = {0x80000000, 0x80000800, 0x80000900, 0x80000b00};
+    static const uint32_t values[] = {0x1, 0x5, 0x601, 0xc001, 0x21, 0xffe1, 0x8000, 0xb0b0a0a, 0xffffffff};
+
+    bus_write(board_bus(board), BUS_PORT, 0xcf8, 4, PICK(chance, functions) | chance_below(chance, 64) << 2);
+    bus_write(board_bus(board), BUS_PORT, 0xcfc + chance_below(chance, 4), 1u << chance_below(chance, 3),
+              chance_one_in(chance, 2) ? PICK(chance, values) : chance_any(chance));
+}
+
 static void surroundings(struct board *board, struct chance *chance)
 {
     uint8_t input[64];
@@ -170,6 +213,9 @@ static void surroundings(struct board *board, struct chance *chance)
         break;
     case 4:
         (void)board_nmi_take(board);
+        break;
+    case 5:
+        configure_something(board, chance);
         break;
     default:
         if (board_intr(board) && chance_one_in(chance, 2))

@@ -39,6 +39,15 @@ static void set_irq(void *ctx, unsigned pin, bool level)
     irq_level = level;
 }
 
+static bool dmarq;
+
+static void set_dmarq(void *ctx, unsigned pin, bool level)
+{
+    (void)pin;
+    ck_assert_ptr_eq(ctx, &channel);
+    dmarq = level;
+}
+
 /* Byte i of sector s of image d, as made by make_image(). */
 static uint8_t pattern(unsigned d, uint32_t s, unsigned i)
 {
@@ -83,7 +92,7 @@ static void setup_empty(void)
     irq_edges = 0;
     memset(disk, 0, sizeof(disk));
     path[0][0] = path[1][0] = '\0';
-    ide_init(&channel, (struct irq_line){set_irq, &channel, 14});
+    ide_init(&channel, (struct irq_line){set_irq, &channel, 14}, (struct irq_line){set_dmarq, &channel, 0});
 }
 
 static void setup(void)
@@ -268,12 +277,12 @@ START_TEST(identify)
     ck_assert_uint_eq(id[27], 'r' << 8 | 'i');
     ck_assert_uint_eq(id[46], ' ' << 8 | ' ');
     ck_assert_uint_eq(id[47], 0x8010);
-    ck_assert_uint_eq(id[49] & 0x0300, 0x0200); /* LBA, no DMA */
+    ck_assert_uint_eq(id[49] & 0x0300, 0x0300); /* LBA, DMA */
+    ck_assert_uint_eq(id[63], 0x0407);          /* multiword DMA 0-2, and 2 is chosen */
     ck_assert_uint_eq(id[53], 3);
     ck_assert_uint_eq(id[57] | (uint32_t)id[58] << 16, SECTORS / 1008 * 1008);
     ck_assert_uint_eq(id[59], 0x0110);
     ck_assert_uint_eq(id[60] | (uint32_t)id[61] << 16, SECTORS);
-    ck_assert_uint_eq(id[63], 0);
     ck_assert_uint_eq(id[83] & 0xd000, 0x5000); /* valid; FLUSH CACHE */
     ck_assert_uint_eq(id[85] & 0x20, 0x20);
     ck_assert_uint_eq(id[10], 'R' << 8 | 'I');
@@ -552,8 +561,8 @@ END_TEST
 
 START_TEST(unknown_commands_abort)
 {
-    static const uint8_t known[] = {0x20, 0x21, 0x30, 0x31, 0x40, 0x41, 0x90, 0x91, 0xc4, 0xc5,
-                                    0xc6, 0xe0, 0xe1, 0xe2, 0xe3, 0xe5, 0xe6, 0xe7, 0xec, 0xef};
+    static const uint8_t known[] = {0x20, 0x21, 0x30, 0x31, 0x40, 0x41, 0x90, 0x91, 0xc4, 0xc5, 0xc8, 0xc9,
+                                    0xca, 0xcb, 0xc6, 0xe0, 0xe1, 0xe2, 0xe3, 0xe5, 0xe6, 0xe7, 0xec, 0xef};
     for (unsigned c = 0; c < 256; c++) {
         if (memchr(known, (int)c, sizeof(known)) != NULL || (c & 0xf0) == 0x10 || (c & 0xf0) == 0x70)
             continue;
@@ -570,9 +579,10 @@ START_TEST(features)
     static const struct {
         uint8_t feature, count;
         bool is_known;
-    } cases[] = {{0x03, 0x00, true},  {0x03, 0x01, true},  {0x03, 0x0c, true}, {0x03, 0x0d, false},
-                 {0x03, 0x20, false}, {0x03, 0x42, false}, {0x55, 0, true},    {0xaa, 0, true},
-                 {0x66, 0, true},     {0xcc, 0, true},     {0x00, 0, false},   {0xff, 0, false}};
+    } cases[] = {{0x03, 0x00, true}, {0x03, 0x01, true}, {0x03, 0x0c, true},  {0x03, 0x0d, false},
+                 {0x03, 0x20, true}, {0x03, 0x22, true}, {0x03, 0x23, false}, {0x03, 0x42, false},
+                 {0x55, 0, true},    {0xaa, 0, true},    {0x66, 0, true},     {0xcc, 0, true},
+                 {0x00, 0, false},   {0xff, 0, false}};
     for (unsigned i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         out(FEATURES, cases[i].feature);
         command_lba(0, 0, cases[i].count, 0xef);
