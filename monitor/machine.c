@@ -322,29 +322,30 @@ static bool host_dma_write(void *opaque, uint64_t gpa, const void *bytes, size_t
     return memory_write(&vm->memory, gpa, bytes, n);
 }
 
-/* The page directory is found by its physical address once, when CR3 is loaded. */
-static bool has_directory_in(const struct vcpu *vcpu, uint64_t gpa, uint64_t size)
+/* What was mapped there goes, in every space; shadows built from page tables that lie there could not be
+ * found again by their addresses. */
+static void leave_page(struct vm *vm, uint64_t gpa)
 {
-    return (vcpu->cr0 & CR0_PG) != 0 && vcpu->cr3 - gpa < size;
+    uint32_t rpn = memory_rpn(&vm->memory, gpa);
+
+    if (rpn == RPN_NONE || vm->shadow == NULL)
+        return;
+    if (vm->memory.page_flags[rpn] & PAGE_IS_TABLE)
+        vm_stop(vm, STOP_IMPOSSIBLE,
+                "the guest switches the BIOS area at %#llx to other memory while a page table of its own "
+                "lies there",
+                (unsigned long long)gpa);
+    shadow_drop_page(vm->shadow, rpn);
 }
 
-/* The map of physical addresses changes under the guest's page tables: all that was built from it goes. */
 static void host_shadow_ram(void *opaque, uint64_t gpa, uint64_t size, bool is_read, bool is_write)
 {
     struct vm *vm = opaque;
-    uint8_t before[MEMORY_SHADOWS];
 
-    memcpy(before, vm->memory.shadow_ram, sizeof before);
+    for (uint64_t page = gpa; page < gpa + size; page += PAGE_SIZE)
+        leave_page(vm, page);
     memory_set_shadow_ram(&vm->memory, gpa, size,
                           (is_read ? SHADOW_RAM_READ : 0u) | (is_write ? SHADOW_RAM_WRITE : 0u));
-    if (vm->shadow == NULL || memcmp(before, vm->memory.shadow_ram, sizeof before) == 0)
-        return;
-    shadow_drop_all(vm->shadow);
-    if (has_directory_in(&vm->vcpu, gpa, size))
-        vm_stop(
-            vm, STOP_IMPOSSIBLE,
-            "the guest switched the BIOS area at %#llx to other memory while its page directory lies there",
-            (unsigned long long)gpa);
 }
 
 struct board_host machine_board_host(struct vm *vm)
