@@ -355,7 +355,7 @@ bool board_console_wants_input(const struct board *board)
 {
     switch (board_input_target(board)) {
     case BOARD_INPUT_UART:
-        return uart16550_room(&board->com1) > 0;
+        return uart16550_is_listening(&board->com1) && uart16550_room(&board->com1) > 0;
     case BOARD_INPUT_KEYBOARD:
         return i8042_can_type(&board->kbc);
     case BOARD_INPUT_AUTO:

@@ -150,8 +150,9 @@ struct board_host {
     void (*shadow_ram)(void *ctx, uint64_t gpa, uint64_t size, bool is_read, bool is_write);
 };
 
-/* Which chip gets what is typed. AUTO: the UART once the guest listens on it (DTR, RTS or its receive
- * interrupt is on), else the keyboard once the guest attends to it; until then nothing is taken. */
+/* Which chip gets what is typed. AUTO: the UART once the guest listens on it (RTS or its receive
+ * interrupt is on), else the keyboard once the guest attends to it; until then nothing is taken. UART: only
+ * there, and once the guest listens. */
 enum board_input { BOARD_INPUT_AUTO, BOARD_INPUT_UART, BOARD_INPUT_KEYBOARD };
 
 struct board_config {

@@ -89,9 +89,11 @@ static uint8_t uart_word_mask(const struct uart16550 *uart)
     return (uint8_t)(0xff >> (8 - LCR_WORD(uart->lcr)));
 }
 
+/* "Request to send" has come to mean "ready to receive". DTR alone does not: Linux raises it for its console
+ * as it boots, and clears the FIFO when the port is opened, much later. */
 bool uart16550_is_listening(const struct uart16550 *uart)
 {
-    return uart->mcr & (MCR_DTR | MCR_RTS) || uart->ier & IER_RECEIVED;
+    return uart->mcr & MCR_RTS || uart->ier & IER_RECEIVED;
 }
 
 /* The modem's four lines: those of a terminal that is there and ready, or in loop mode our own outputs. */
@@ -181,7 +183,7 @@ static uint8_t uart_read_data(struct uart16550 *uart)
     return byte;
 }
 
-/* The guest sets the port up. Drivers raise DTR before they clear the FIFO: a character that came in between
+/* The guest sets the port up. Drivers raise RTS before they clear the FIFO: a character that came in between
  * would be lost, and no real one comes that fast, so hold them back for one character time. */
 static void uart_settle(struct uart16550 *uart)
 {

@@ -41,7 +41,7 @@ void uart16550_reset(struct uart16550 *uart);
 
 extern const struct bus_device_ops uart16550_ops; /* eight ports */
 
-/* Is the guest ready to receive: has it raised DTR or RTS, or enabled the receive interrupt? */
+/* Is the guest ready to receive: has it raised RTS, or enabled the receive interrupt? */
 bool uart16550_is_listening(const struct uart16550 *uart);
 /* Characters that may arrive now without an overrun. */
 size_t uart16550_room(const struct uart16550 *uart);
