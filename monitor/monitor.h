@@ -217,6 +217,12 @@ struct vm_config {
     struct drive_config drive[BOARD_MAX_DRIVES];
     bool check_invariant;
     bool use_userfaultfd;
+    enum board_input input;
+    bool boots_firmware; /* a BIOS is put into the ROM: see board_config */
+    /* A reset starts the machine again: puts into cleared memory, and a reset processor, what power-on found
+     * there. false: one line in `error`. NULL: a reset ends the run. */
+    void *loader;
+    bool (*load)(void *loader, struct vm *vm, char *error, size_t error_size);
     /* The console: bytes out, the screen, bytes in. Any may be NULL. */
     void *console;
     void (*console_write)(void *console, const void *bytes, size_t n);
@@ -294,8 +300,10 @@ void vm_observe(struct vm *vm, void (*event)(void *ctx, const struct vm *vm, con
 void vm_observe_on_the_spot(struct vm *vm,
                             void (*event)(void *ctx, const struct vm *vm, const struct vm_event *event), void *ctx);
 
-/* Runs until vm_is_stopped(). */
+/* Runs until vm_is_stopped(), and beyond it if that was a reset and config.load is there. */
 void vm_run(struct vm *vm);
+/* Everything as at power-on but for the clock, the disks and the battery-backed memory. */
+void vm_restart(struct vm *vm);
 /* One turn of the loop: pending interrupt, guest, exit. For the stepper. */
 void vm_run_once(struct vm *vm);
 void vm_handle_exit(struct vm *vm, const struct vm_exit *exit);

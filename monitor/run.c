@@ -263,6 +263,9 @@ void vm_run_once(struct vm *vm)
 
 void vm_run(struct vm *vm)
 {
-    while (!vm_is_stopped(vm))
+    while (!vm_is_stopped(vm)) {
         vm_run_once(vm);
+        if (vm->stop_reason == STOP_RESET && vm->config.load != NULL)
+            vm_restart(vm);
+    }
 }

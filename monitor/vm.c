@@ -28,6 +28,8 @@ static bool create_board(struct vm *vm, char *error, size_t error_size)
                                   .host = machine_board_host(vm),
                                   .observer = machine_board_observer(vm),
                                   .clock = &vm->clock,
+                                  .input = vm->config.input,
+                                  .boots_firmware = vm->config.boots_firmware,
                                   .cpu_signature = vcpu_cpuid_signature(),
                                   .cpu_features = vcpu_cpuid_features()};
 
@@ -107,6 +109,32 @@ void vm_destroy(struct vm *vm)
     insn_cache_free(vm->insn_cache);
     memory_destroy(&vm->memory);
     memset(vm, 0, sizeof *vm);
+}
+
+/* Nothing may be mapped while memory changes under it, nor be translated. */
+static void clear_memory(struct vm *vm)
+{
+    memory_clear_ram(&vm->memory);
+    for (uint64_t rpn = 0; rpn < vm->memory.ram_size >> PAGE_SHIFT; rpn++)
+        shadow_drop_page(vm->shadow, (uint32_t)rpn);
+}
+
+void vm_restart(struct vm *vm)
+{
+    uint32_t old_cr0 = vm->vcpu.cr0, old_cr3 = vm->vcpu.cr3, old_cr4 = vm->vcpu.cr4;
+    char error[512];
+
+    patch_free(vm->patches);
+    vm->patches = NULL;
+    clear_memory(vm);
+    vcpu_reset(&vm->vcpu);
+    machine_vcpu_ops.paging_changed(&vm->vcpu, old_cr0, old_cr3, old_cr4);
+    board_reset(vm->board);
+    board_install_firmware(vm->board);
+    vm->stop_reason = STOP_NONE;
+    vm->deadline_moved = true;
+    if (!vm->config.load(vm->config.loader, vm, error, sizeof error))
+        vm_stop(vm, STOP_HOST, "the machine cannot start again: %s", error);
 }
 
 void vm_observe_on_the_spot(struct vm *vm,

@@ -165,12 +165,6 @@ void memory_destroy(struct guest_memory *memory)
     memory->fd = -1;
 }
 
-void memory_clear_ram(struct guest_memory *memory)
-{
-    if (madvise(memory->hva, memory->ram_size, MADV_REMOVE) != 0)
-        memset(memory->hva, 0, memory->ram_size); /* slower, and it keeps the pages */
-}
-
 /* ---- addresses ----------------------------------------------------------------------------------------- */
 
 static const struct memory_region *region_of(const struct guest_memory *memory, gpa_t gpa)
@@ -289,6 +283,18 @@ static void write_page(struct guest_memory *memory, uint8_t *hva, const uint8_t 
         tell_code_listener(memory, rpn, (uint32_t)(offset & PAGE_MASK), (uint32_t)n);
     if (flags & PAGE_IS_TABLE)
         shadow_table_written(memory, rpn, (uint32_t)(offset & PAGE_MASK), (uint32_t)n);
+}
+
+/* Pages that others depend on are cleared through the door, so that they are told. */
+void memory_clear_ram(struct guest_memory *memory)
+{
+    static const uint8_t zeros[PAGE_SIZE];
+
+    for (uint64_t at = 0; at < memory->ram_size; at += PAGE_SIZE)
+        if (memory->page_flags[at >> PAGE_SHIFT] & (PAGE_IS_TABLE | PAGE_IS_CODE))
+            write_page(memory, memory->hva + at, zeros, PAGE_SIZE, true);
+    if (madvise(memory->hva, memory->ram_size, MADV_REMOVE) != 0)
+        memset(memory->hva, 0, memory->ram_size); /* slower, and it keeps the pages */
 }
 
 static bool write_bytes(struct guest_memory *memory, gpa_t gpa, const void *buf, size_t n, enum door door)

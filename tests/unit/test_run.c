@@ -554,6 +554,96 @@ START_TEST(a_triple_fault_ends_the_run)
 }
 END_TEST
 
+/* ---- reset --------------------------------------------------------------------------------------------- */
+
+static unsigned n_loads, n_loads_wanted;
+static bool can_load;
+
+static bool load_again(void *loader, struct vm *machine, char *error, size_t error_size)
+{
+    uint32_t left;
+
+    ck_assert_ptr_eq(loader, &n_loads);
+    n_loads++;
+    snprintf(error, error_size, "out of kernels");
+    ck_assert(memory_read(&machine->memory, 0x5000, &left, sizeof left));
+    ck_assert_uint_eq(left, 0); /* memory is as at power-on, */
+    ck_assert_uint_eq(machine->vcpu.gpr[EBX], 0);
+    ck_assert_uint_eq(machine->vcpu.cr0 & CR0_PE, 0);
+    ck_assert_uint_eq(in8(0x3f8 + 7), 0);                           /* chips, too, */
+    ck_assert_uint_eq(memory_rpn(&machine->memory, 0xf5000), 0xf5); /* and the firmware's part is done */
+    ck_assert(memory_read(&machine->memory, 0xf5000, &left, sizeof left));
+    ck_assert_mem_eq(&left, "_MP_", 4);
+    machine->vcpu.eip = CODE_GPA;
+    return can_load;
+}
+
+/* Leaves traces everywhere, and pulls the reset line; after the last time it switches the power off. */
+static void guest_that_resets(void)
+{
+    uint32_t value = 0x12345678;
+
+    if (n_loads == n_loads_wanted) {
+        bus_write(board_bus(vm.board), BUS_PORT, 0x604, 2, 0x2000);
+        return;
+    }
+    ck_assert(memory_write(&vm.memory, 0x5000, &value, sizeof value));
+    vm.vcpu.gpr[EBX] = value;
+    out8(0x3f8 + 7, 0x5a);
+    bus_write(board_bus(vm.board), BUS_PORT, 0xcf8, 4, 0x80000058);
+    bus_write(board_bus(vm.board), BUS_PORT, 0xcfd, 1, 0); /* PAM0 */
+    out8(0x64, 0xfe);
+}
+
+static void open_resetting_machine(void)
+{
+    struct vm_config config = {.ram_size = RAM_SIZE,
+                               .clock = CLOCK_VIRTUAL,
+                               .check_invariant = true,
+                               .loader = &n_loads,
+                               .load = load_again};
+
+    exit_world_open(&config);
+    n_loads = 0;
+    n_loads_wanted = 3;
+    can_load = true;
+    fake.exit = (struct vm_exit){.reason = EXIT_INTERRUPTED};
+    fake.guest = guest_that_resets;
+}
+
+START_TEST(a_reset_starts_the_machine_again)
+{
+    open_resetting_machine();
+    vm_run(&vm);
+    ck_assert_uint_eq(n_loads, 3);
+    ck_assert_int_eq(vm.stop_reason, STOP_POWER_OFF);
+    exit_world_close();
+}
+END_TEST
+
+START_TEST(a_kernel_that_cannot_be_loaded_again_ends_the_run)
+{
+    open_resetting_machine();
+    can_load = false;
+    vm_run(&vm);
+    ck_assert_uint_eq(n_loads, 1);
+    ck_assert_int_eq(vm.stop_reason, STOP_HOST);
+    ck_assert_str_eq(vm.stop_text, "the machine cannot start again: out of kernels");
+    exit_world_close();
+}
+END_TEST
+
+START_TEST(without_a_loader_a_reset_ends_the_run)
+{
+    open_resetting_machine();
+    vm.config.load = NULL;
+    vm_run(&vm);
+    ck_assert_uint_eq(n_loads, 0);
+    ck_assert_int_eq(vm.stop_reason, STOP_RESET);
+    exit_world_close();
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("run");
@@ -585,6 +675,9 @@ int main(void)
     tcase_add_test(tests, device_memory_is_emulated);
     tcase_add_test(tests, a_host_call_is_the_guests_interrupt);
     tcase_add_test(tests, a_triple_fault_ends_the_run);
+    tcase_add_test(tests, a_reset_starts_the_machine_again);
+    tcase_add_test(tests, a_kernel_that_cannot_be_loaded_again_ends_the_run);
+    tcase_add_test(tests, without_a_loader_a_reset_ends_the_run);
     suite_add_tcase(suite, tests);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
