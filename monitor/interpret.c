@@ -117,6 +117,8 @@ static void interpret_run(void *opaque, struct vm_exit *exit)
             exit->reason = EXIT_STEP;
             break;
         }
+        if (vm_is_counted(vm) && vm->n_instructions >= vm->instruction_deadline)
+            break;
     }
     exit->host_ns = vm->timed ? interpret_host_ns() : 0;
 }

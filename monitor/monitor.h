@@ -259,6 +259,9 @@ struct vm {
     uint64_t n_exits;
     /* Retired, the emulated ones included; without engine->counts_instructions only those. */
     uint64_t n_instructions;
+    /* --clock=virtual with an engine that counts: time has passed for so many of them; and before which one run() must
+     * return EXIT_INTERRUPTED. */
+    uint64_t n_timed_instructions, instruction_deadline;
     uint64_t spin_exits, spin_cpu_ns; /* --clock=virtual: when the guest last did something */
     bool deadline_moved;              /* the host timer must be armed again */
     bool is_input_over;               /* the console has no more input, ever */
@@ -307,6 +310,10 @@ void vm_restart(struct vm *vm);
 /* One turn of the loop: pending interrupt, guest, exit. For the stepper. */
 void vm_run_once(struct vm *vm);
 void vm_handle_exit(struct vm *vm, const struct vm_exit *exit);
+/* --clock=virtual with an engine that counts: machine time catches up with vm->n_instructions. */
+void vm_pass_instructions(struct vm *vm);
+/* Is time to be told by instructions? */
+bool vm_is_counted(const struct vm *vm);
 static inline bool vm_is_stopped(const struct vm *vm)
 {
     return vm->stop_reason != STOP_NONE;

@@ -6,7 +6,10 @@
 
 #include "monitor/exit.h"
 
-/* --clock=virtual: what one exit costs in machine time. Any constant would do; this one is of the order of a
+/* --clock=virtual with an engine that counts instructions: what each costs. */
+#define VIRTUAL_NS_PER_INSTRUCTION 1u
+
+/* --clock=virtual with any other: what one exit costs in machine time. Any constant would do; this one is of the order of a
  * trap's real cost, so that delays written for real time take about as long as they say. */
 #define VIRTUAL_NS_PER_EXIT 1000u
 
@@ -115,7 +118,9 @@ static void arm_host_timer(struct vm *vm)
     uint64_t when = earliest(next_timer_run(vm), vm->next_input);
 
     vm->deadline_moved = false;
-    if (vm->config.clock == CLOCK_VIRTUAL)
+    if (vm_is_counted(vm))
+        vm->engine->arm(vm->engine_state, 0);
+    else if (vm->config.clock == CLOCK_VIRTUAL)
         vm->engine->arm(vm->engine_state, vm->engine->host_ns() + SPIN_CPU_NS);
     else
         vm->engine->arm(vm->engine_state, when == CLOCK_NO_DEADLINE ? 0 : vm->host_start_ns + when);
@@ -190,10 +195,38 @@ static void end_interrupt_shadow(struct vm *vm, uint32_t entry_eip, const struct
         vm->vcpu.interrupt_shadow = SHADOW_NONE;
 }
 
+bool vm_is_counted(const struct vm *vm)
+{
+    return vm->config.clock == CLOCK_VIRTUAL && vm->engine->counts_instructions;
+}
+
+void vm_pass_instructions(struct vm *vm)
+{
+    vm->virtual_ns += (vm->n_instructions - vm->n_timed_instructions) * VIRTUAL_NS_PER_INSTRUCTION;
+    vm->n_timed_instructions = vm->n_instructions;
+}
+
+static void set_instruction_deadline(struct vm *vm)
+{
+    uint64_t when = earliest(next_timer_run(vm), vm->next_input);
+
+    vm_pass_instructions(vm);
+    vm->instruction_deadline = when == CLOCK_NO_DEADLINE ? UINT64_MAX
+                               : when <= vm->virtual_ns
+                                   ? vm->n_instructions
+                                   : vm->n_instructions + (when - vm->virtual_ns) / VIRTUAL_NS_PER_INSTRUCTION;
+}
+
 static void pass_virtual_time(struct vm *vm, const struct vm_exit *exit)
 {
     if (vm->config.clock != CLOCK_VIRTUAL)
         return;
+    if (vm_is_counted(vm)) {
+        vm_pass_instructions(vm);
+        if (vm->virtual_ns >= earliest(next_timer_run(vm), vm->next_input))
+            vm->attention = 1;
+        return;
+    }
     if (exit->reason == EXIT_INTERRUPTED) { /* not the guest's doing: must not show in its time */
         vm_check_spinning(vm, SPIN_CPU_NS);
         return;
@@ -253,6 +286,8 @@ void vm_run_once(struct vm *vm)
     }
     if (vm->deadline_moved)
         arm_host_timer(vm);
+    if (vm_is_counted(vm))
+        set_instruction_deadline(vm);
 
     if (!run_guest(vm, &exit))
         return;

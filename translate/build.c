@@ -23,7 +23,11 @@
 void build_point(struct builder *b, enum point_kind kind, uint32_t eip)
 {
     b->points[b->n_points++] = (struct point){
-        .offset = (uint16_t)(b->e.at - b->start), .kind = (uint8_t)kind, .esp = b->esp, .eip = eip};
+        .offset = (uint16_t)(b->e.at - b->start),
+        .kind = (uint8_t)kind,
+        .uncounted = b->uncounted,
+        .esp = b->esp,
+        .eip = eip};
 }
 
 static void point_here(struct builder *b)
@@ -38,6 +42,53 @@ void build_flush_esp(struct builder *b)
     emit_op_base(&b->e, 0, OP_LEA, RSP, RSP, b->esp);
     b->esp = 0;
     point_here(b);
+}
+
+/* ---- counting ------------------------------------------------------------------------------------------ */
+
+/* lea r11, [r11 + n] */
+static void emit_count(struct builder *b, int n)
+{
+    emit_op_base(&b->e, 1, OP_LEA, R11, R11, n);
+}
+
+void build_count_this(struct builder *b)
+{
+    if (!(b->mode & MODE_COUNT))
+        return;
+    b->uncounted++;
+    b->is_counted = true;
+}
+
+void build_flush_count(struct builder *b, enum point_kind kind, uint32_t eip)
+{
+    if (b->uncounted == 0)
+        return;
+    emit_count(b, -b->uncounted);
+    b->uncounted = 0;
+    build_point(b, kind, eip);
+}
+
+/* At a block's beginning: a load from as many bytes below r11 as the block has instructions. It does nothing, unless the
+ * budget does not suffice: then it faults (meter.c). */
+static void emit_check(struct builder *b)
+{
+    if (!(b->mode & MODE_COUNT))
+        return;
+    emit_rex(&b->e, 0, R9, 0, R11);
+    emit_byte(&b->e, 0x0f);
+    emit_byte(&b->e, 0xb6); /* movzx r9d, byte [r11 - n] */
+    emit_byte(&b->e, 2 << 6 | (R9 & 7) << 3 | (R11 & 7));
+    b->longest = b->e.at;
+    emit_long(&b->e, 0);
+}
+
+static void finish_check(struct builder *b)
+{
+    int32_t displacement = -(int32_t)b->block->n_instructions;
+
+    if (b->longest != NULL)
+        memcpy(b->longest, &displacement, sizeof displacement);
 }
 
 /* ---- ways out ------------------------------------------------------------------------------------------ */
@@ -77,6 +128,7 @@ static void emit_table_jump(struct builder *b, uint32_t eip)
 void build_exit(struct builder *b, uint32_t eip)
 {
     build_point(b, POINT_EIP, eip);
+    build_flush_count(b, POINT_EIP, eip);
     if (is_same_page(b, eip)) {
         uint8_t *displacement = emit_jump(&b->e);
 
@@ -93,6 +145,7 @@ void build_exit(struct builder *b, uint32_t eip)
 void build_dispatch(struct builder *b)
 {
     build_point(b, POINT_TARGET, 0);
+    build_flush_count(b, POINT_TARGET, 0);
     emit_rex(&b->e, 0, R9, 0, R8);
     emit_byte(&b->e, 0x0f);
     emit_byte(&b->e, 0xb7); /* movzx r9d, r8w */
@@ -107,7 +160,10 @@ void build_dispatch(struct builder *b)
 
 void build_side_exit(struct builder *b, uint8_t *displacement, uint32_t eip)
 {
-    b->exits[b->n_exits++] = (struct side_exit){.displacement = displacement, .eip = eip, .esp = b->esp};
+    b->exits[b->n_exits++] = (struct side_exit){.displacement = displacement,
+                                                .eip = eip,
+                                                .esp = b->esp,
+                                                .uncounted = b->uncounted};
 }
 
 /* Where an instruction of this block begins, if `eip` is one's. */
@@ -124,6 +180,27 @@ static const struct point *beginning_of(const struct builder *b, uint32_t eip)
     return NULL;
 }
 
+/* Jumps within the block. What is counted must be counted along the way; and going back takes a check of the budget,
+ * which is at the block's beginning only. */
+static bool stays_inside(struct builder *b, const struct side_exit *exit, const struct point *inside)
+{
+    bool is_back = b->start + inside->offset < exit->displacement;
+
+    if ((b->mode & MODE_COUNT) && is_back)
+        return false;
+    if (exit->uncounted == inside->uncounted) {
+        emit_patch(exit->displacement, b->start + inside->offset);
+        return true;
+    }
+    emit_patch(exit->displacement, b->e.at);
+    build_point(b, POINT_EIP, exit->eip);
+    emit_count(b, inside->uncounted - exit->uncounted);
+    b->uncounted = inside->uncounted;
+    build_point(b, POINT_EIP, exit->eip);
+    emit_patch(emit_jump(&b->e), b->start + inside->offset);
+    return true;
+}
+
 static void emit_side_exits(struct builder *b)
 {
     for (unsigned i = 0; i < b->n_exits; i++) {
@@ -131,11 +208,10 @@ static void emit_side_exits(struct builder *b)
         const struct point *inside = beginning_of(b, exit->eip);
 
         b->esp = exit->esp;
-        if (inside != NULL && inside->esp == exit->esp) {
-            emit_patch(exit->displacement, b->start + inside->offset);
+        b->uncounted = exit->uncounted;
+        if (inside != NULL && inside->esp == exit->esp && stays_inside(b, exit, inside))
             continue;
-        }
-        if (exit->esp == 0 && is_same_page(b, exit->eip)) {
+        if (exit->esp == 0 && exit->uncounted == 0 && is_same_page(b, exit->eip)) {
             if (exit->eip == b->source->eip) {
                 emit_patch(exit->displacement, b->start + b->block->direct);
                 continue;
@@ -186,6 +262,8 @@ void build_call(struct builder *b)
     struct call *call = &b->cache->calls[b->cache->n_calls];
 
     build_flush_esp(b);
+    build_flush_count(b, b->is_shadowed ? POINT_SHADOWED : POINT_EIP, b->eip);
+    b->is_counted = true; /* by who runs it */
     *call = (struct call){
         .insn = *b->insn, .eip = b->eip, .block = b->block, .keeps_mode = keeps_mode(b->insn)};
     emit_mov_imm(&b->e, R8, (uint32_t)b->cache->n_calls++);
@@ -215,6 +293,8 @@ static void emit_entries(struct builder *b)
     emit_byte(&b->e, (uint8_t)(b->start - (b->e.at + 1)));
     emit_bytes(&b->e, miss, sizeof miss);
     b->block->direct = (uint16_t)(b->e.at - b->start);
+    build_point(b, POINT_EIP, b->source->eip);
+    emit_check(b);
 }
 
 /* The bytes of the next instruction, over the page's end if need be; returns how many there are. */
@@ -265,6 +345,7 @@ static void check_pending(struct builder *b, uint32_t eip)
 
     build_flush_esp(b);
     build_point(b, POINT_EIP, eip);
+    build_flush_count(b, POINT_EIP, eip);
     emit_bytes(&b->e, save, sizeof save);
     build_point(b, POINT_SAVED_ECX, eip);
     emit_load_context(&b->e, RCX, CONTEXT_PENDING);
@@ -288,6 +369,7 @@ static void build_instructions(struct builder *b)
     while (!b->is_ended && offset < source->n && b->block->n_instructions < most &&
            (b->n_exits == 0 || b->block->n_instructions < ENOUGH_INSTRUCTIONS) && decode_next(b, offset)) {
         was_shadowed = b->is_shadowed;
+        b->is_counted = false;
         b->eip = source->eip + offset;
         b->beginnings[b->block->n_instructions] = (uint16_t)b->n_points;
         point_here(b);
@@ -295,6 +377,8 @@ static void build_instructions(struct builder *b)
             build_call(b);
         else
             lower_insn(b);
+        if (!b->is_counted)
+            build_count_this(b);
         offset += b->insn->length;
         b->block->n_instructions++;
         if (was_shadowed) {
@@ -328,6 +412,7 @@ struct block *build_block(struct cache *cache, const struct source *source)
     if (b.block->n_instructions == 0)
         return NULL;
     emit_side_exits(&b);
+    finish_check(&b);
     b.block->code_size = (uint32_t)(b.e.at - b.start);
     b.block->n_points = b.n_points;
     cache_add_block(cache, b.block);

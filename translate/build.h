@@ -42,6 +42,7 @@ struct side_exit {
     uint8_t *displacement; /* of the conditional jump */
     uint32_t eip;
     int16_t esp;
+    uint8_t uncounted;
 };
 
 /* The guest's bytes from the block's first instruction on: they are in one page, or two. */
@@ -67,6 +68,9 @@ struct builder {
     uint32_t eip;      /* of it */
     uint32_t mode;
     int16_t esp;       /* what rsp lacks */
+    uint8_t uncounted; /* MODE_COUNT: instructions done since the budget was last brought up to date */
+    bool is_counted;   /* this instruction is among them already */
+    uint8_t *longest;  /* where the entry's check wants to know how many instructions the block has */
     bool is_ended;     /* control does not reach the next instruction */
     bool is_shadowed;  /* this instruction comes after an STI */
     bool may_continue; /* the call just made may come back behind itself */
@@ -91,6 +95,10 @@ static inline uint32_t build_next_eip(const struct builder *b)
 void build_point(struct builder *b, enum point_kind kind, uint32_t eip);
 /* lea esp, [rsp + b->esp] */
 void build_flush_esp(struct builder *b);
+/* This instruction is done (it jumps): count it. */
+void build_count_this(struct builder *b);
+/* lea r11, [r11 - b->uncounted]; the guest is at `eip`, as a point of this kind says */
+void build_flush_count(struct builder *b, enum point_kind kind, uint32_t eip);
 /* The jump to a fixed EIP; ESP must be flushed. */
 void build_exit(struct builder *b, uint32_t eip);
 /* The jump to the EIP in r8d, ESP flushed. */

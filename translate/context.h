@@ -73,7 +73,7 @@ struct context {
     uint32_t scratch;
     const uint8_t *site; /* r9 of `link` */
     uint8_t *fxsave;     /* 16-byte aligned, in struct vcpu */
-    int64_t budget;      /* instructions until the next event, with --clock=virtual */
+    uintptr_t budget;    /* r11: an address, so many bytes into the meter as instructions are left (meter.c) */
     uint32_t bases[SEG_COUNT];
 };
 

@@ -108,13 +108,15 @@ static bool follow_vcpu(struct translator *translator)
 /* Does somebody watch exits, so that each must go through the run loop? */
 static bool is_watched(const struct vm *vm)
 {
-    return vm->n_watchers != 0 || vm->debugger != NULL || vm->config.check_invariant ||
-           vm->config.clock == CLOCK_VIRTUAL;
+    return vm->n_watchers != 0 || vm->debugger != NULL || vm->config.check_invariant;
 }
 
 /* Has the run loop something to do before the guest goes on? */
-static bool must_leave(struct context *context, struct vm *vm)
+static bool must_leave(struct translator *translator)
 {
+    struct context *context = &translator->context;
+    struct vm *vm = translator->vm;
+
     context->pending = pending_flag(vm);
     return vm_is_stopped(vm) || vm->vcpu.halted || vm->attention || vm->deadline_moved ||
            (context->pending & vm->vcpu.eflags) ||
@@ -173,7 +175,8 @@ static const uint8_t *go_to_eip(struct translator *translator)
 static const uint8_t *on_lookup(struct translator *translator)
 {
     take_flags(&translator->context);
-    if (must_leave(&translator->context, translator->vm))
+    meter_read(translator);
+    if (must_leave(translator))
         return leave_interrupted(translator);
     return look_up(translator);
 }
@@ -222,9 +225,11 @@ static const uint8_t *go_on(struct translator *translator, const struct call *ca
     uint32_t mode = translator->mode;
     const struct space *space = translator->space;
     bool is_next = translator->cache.n_flushes == n_flushes && !translator->is_code_dropped &&
-                   !call->block->is_dead && translator->vm->vcpu.eip == call->eip + call->insn.length;
+                   !call->block->is_dead && translator->vm->vcpu.eip == call->eip + call->insn.length &&
+                   !meter_is_low(translator);
 
     translator->is_code_dropped = false;
+    meter_set(translator);
     if (is_next && call->keeps_mode) {
         give_flags(&translator->context);
         return call->resume;
@@ -249,6 +254,7 @@ static const uint8_t *on_callout(struct translator *translator, uint32_t number)
 
     vm->vcpu.eip = call->eip;
     take_flags(&translator->context);
+    meter_read(translator);
     if (call->insn.sensitive != NULL)
         translator->counts.sensitive++;
     else
@@ -262,7 +268,7 @@ static const uint8_t *on_callout(struct translator *translator, uint32_t number)
     vm_handle_exit(vm, &exit);
     if (is_fpu)
         give_fpu(translator);
-    if (must_leave(&translator->context, vm))
+    if (must_leave(translator))
         return leave_interrupted(translator);
     translator->shadow = vm->vcpu.interrupt_shadow;
     translator->shadow_eip = vm->vcpu.eip;
@@ -323,6 +329,10 @@ static void classify_fault(struct translator *translator, struct vm_exit *exit)
                                            .has_error = translator->trapno == EXCEPTION_AC}};
         return;
     }
+    if (meter_is_below(translator, translator->cr2)) {
+        meter_run_out(translator, exit);
+        return;
+    }
     if (translator->trapno == EXCEPTION_GP || address >> 32 != 0) {
         /* a misaligned SSE operand, or an address that ran over the window: the emulator knows */
         *exit = (struct vm_exit){.reason = EXIT_SENSITIVE};
@@ -360,7 +370,7 @@ static void run_interpreted(struct translator *translator, struct vm_exit *exit)
             exit->reason = EXIT_STEP;
             return;
         }
-    } while (!vm->attention);
+    } while (!vm->attention && !(vm_is_counted(vm) && vm->n_instructions >= vm->instruction_deadline));
 }
 
 /* Handlers that others installed may interrupt translated code, too. */
@@ -386,10 +396,15 @@ static void translate_run(void *opaque, struct vm_exit *exit)
         run_interpreted(translator, exit);
         return;
     }
+    if (meter_is_low(translator)) {
+        meter_run_out(translator, exit);
+        return;
+    }
     block = find_block(translator, exit);
     if (block == NULL)
         return;
     serialize(translator);
+    meter_set(translator);
     prepare(translator);
     translator->is_code_dropped = false;
     translator->context.target = entry_of(translator, block);
@@ -399,6 +414,7 @@ static void translate_run(void *opaque, struct vm_exit *exit)
     translator->counts.faults += how == TRANSLATE_FAULTED;
     translator->counts.interruptions += how == TRANSLATE_INTERRUPTED;
     take_flags(&translator->context);
+    meter_read(translator);
     if (how == TRANSLATE_INTERRUPTED || how == TRANSLATE_ABORTED)
         restore_shadow(translator);
     if (how == TRANSLATE_LEFT || how == TRANSLATE_ABORTED)
@@ -430,6 +446,16 @@ static void translate_paging_changed(void *opaque)
     translator->space = NULL;
 }
 
+/* Every walk may have another answer now. */
+static void translate_a20_changed(void *opaque)
+{
+    struct translator *translator = opaque;
+
+    for (unsigned i = 0; i < SHADOW_MAX_SPACES; i++)
+        if (translator->spaces[i].shadow != NULL)
+            shadow_drop_all(translator->spaces[i].shadow);
+}
+
 static void translate_destroy(void *opaque)
 {
     struct translator *translator = opaque;
@@ -438,6 +464,7 @@ static void translate_destroy(void *opaque)
     crash_set_vcpu(NULL);
     spaces_release(translator);
     cache_destroy(&translator->cache);
+    meter_destroy(translator);
     free(translator->code_pages);
     free(translator);
 }
@@ -465,6 +492,7 @@ static void *translate_create(struct vm *vm, char *error, size_t error_size)
     translator->code_pages = calloc(n_pages, sizeof *translator->code_pages);
     if (translator->code_pages == NULL || !spaces_reserve(translator, error, error_size) ||
         !cache_create(&translator->cache, n_pages, error, error_size) ||
+        (vm->config.clock == CLOCK_VIRTUAL && !meter_create(translator, error, error_size)) ||
         !frame_open(translator, error, error_size)) {
         translate_destroy(translator);
         return NULL;
@@ -482,6 +510,8 @@ static void *translate_create(struct vm *vm, char *error, size_t error_size)
 
 const struct engine translate_engine = {
     .name = "translate",
+    .a20_changed = translate_a20_changed,
+    .counts_instructions = true, /* with --clock=virtual */
     .create = translate_create,
     .destroy = translate_destroy,
     .create_shadow = translate_create_shadow,

@@ -8,6 +8,7 @@
  */
 #include "monitor/exit.h"
 #include "monitor/interpret.h"
+#include "monitor/machine.h"
 #include "translate/translator.h"
 
 /* A page whose translations went so often, each time soon after the last, has both code and data that is written... */
@@ -162,9 +163,10 @@ struct block *find_block(struct translator *translator, struct vm_exit *exit)
 
 /* ---- code that is written ------------------------------------------------------------------------------ */
 
+/* Machine time: what is done about a page must be the same in every run with --clock=virtual. */
 static uint32_t now_ms(const struct translator *translator)
 {
-    return (uint32_t)(translator->vm->engine->host_ns() / 1000000u);
+    return (uint32_t)(machine_now(translator->vm) / 1000000u);
 }
 
 /* A store beside the code of a page that has both. true: there have been too many for that. */

@@ -68,8 +68,11 @@ void frame_repair_fxsave(struct translator *translator)
     memcpy(image + FXSAVE_RDP, &rdp, sizeof rdp);
 }
 
-static void apply_point(struct vcpu *vcpu, const struct point *point, const greg_t *gregs)
+static void apply_point(struct context *context, const struct point *point, const greg_t *gregs)
 {
+    struct vcpu *vcpu = context->vcpu;
+
+    context->budget = (uintptr_t)gregs[REG_R11] - point->uncounted;
     vcpu->eip = point->eip;
     vcpu->gpr[ESP] += (uint32_t)(int32_t)point->esp;
     switch ((enum point_kind)point->kind) {
@@ -106,10 +109,9 @@ static void capture(struct translator *translator, const ucontext_t *uc)
 
     for (int i = 0; i < GPR_COUNT; i++)
         vcpu->gpr[i] = (uint32_t)gregs[greg_of_gpr[i]];
-    apply_point(vcpu, block == NULL ? &miss : block_point_at(&translator->cache, block, rip), gregs);
+    apply_point(context, block == NULL ? &miss : block_point_at(&translator->cache, block, rip), gregs);
     context->flags = (uint16_t)((eflags & 0xff) << 8 | ((eflags & EFLAGS_OF) != 0));
     context->direction = eflags & EFLAGS_DF;
-    context->budget = gregs[REG_R11];
     if (uc->uc_mcontext.fpregs != NULL) {
         memcpy(context->fxsave, uc->uc_mcontext.fpregs, FXSAVE_GUEST_BYTES);
         frame_repair_fxsave(translator);

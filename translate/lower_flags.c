@@ -122,6 +122,7 @@ bool lower_popf(struct builder *b)
     if (!is_usual(b) || b->is_shadowed)
         return false;
     build_flush_esp(b);
+    build_flush_count(b, POINT_EIP, b->eip);
     memory_stack(b, OP_MOV_LOAD, R8, 0);
     emit_load_context(e, R9, CONTEXT_VIRTUAL);
     combine(e, OP_XOR);
@@ -151,7 +152,9 @@ bool lower_popf(struct builder *b)
     if (is_kernel(b))
         emit_store_context(e, CONTEXT_IF, R9);
     emit_op_base(e, 0, OP_LEA, RSP, RSP, 4);
+    build_count_this(b);
     build_point(b, POINT_EIP, build_next_eip(b));
+    build_flush_count(b, POINT_EIP, build_next_eip(b));
     done = emit_jump(e);
     for (unsigned i = 0; i < n_slow; i++)
         emit_patch(slow[i], e->at);

@@ -19,9 +19,14 @@ static uint32_t target_of(const struct builder *b)
 
 bool lower_jcc(struct builder *b)
 {
+    uint8_t *displacement;
+
     if (!is_near(b))
         return false;
-    build_side_exit(b, emit_jump_if(&b->e, b->insn->opcode & 0x0f), target_of(b));
+    displacement = emit_jump_if(&b->e, b->insn->opcode & 0x0f);
+
+    build_count_this(b);
+    build_side_exit(b, displacement, target_of(b));
     return true;
 }
 
@@ -30,6 +35,7 @@ bool lower_jump(struct builder *b)
     if (!is_near(b))
         return false;
     build_flush_esp(b);
+    build_count_this(b);
     build_exit(b, target_of(b));
     return true;
 }
@@ -44,6 +50,7 @@ bool lower_loop(struct builder *b)
     emit_byte(&b->e, 0x67);
     emit_byte(&b->e, b->insn->opcode);
     emit_byte(&b->e, 2);
+    build_count_this(b);
     build_point(b, POINT_EIP, build_next_eip(b));
     emit_byte(&b->e, 0xeb); /* jmp short, over the next */
     emit_byte(&b->e, 5);
@@ -61,6 +68,7 @@ static void push_return(struct builder *b)
     emit_long(&b->e, build_next_eip(b));
     emit_op_base(&b->e, 0, OP_LEA, RSP, RSP, b->esp - 4);
     b->esp = 0;
+    build_count_this(b);
 }
 
 bool lower_call(struct builder *b)
@@ -83,6 +91,7 @@ bool lower_return(struct builder *b)
     memory_stack(b, OP_MOV_LOAD, R8, 0);
     emit_op_base(&b->e, 0, OP_LEA, RSP, RSP, b->esp + 4 + extra);
     b->esp = 0;
+    build_count_this(b);
     build_dispatch(b);
     return true;
 }
@@ -105,6 +114,7 @@ bool lower_jump_indirect(struct builder *b)
     if (!is_near(b) || !load_target(b))
         return false;
     build_flush_esp(b);
+    build_count_this(b);
     build_dispatch(b);
     return true;
 }
@@ -172,6 +182,7 @@ bool lower_string(struct builder *b)
     else if (insn->prefixes & INSN_REPNE)
         emit_byte(&b->e, 0xf2);
     emit_byte(&b->e, insn->opcode);
+    build_count_this(b);
     build_point(b, POINT_EIP, build_next_eip(b)); /* done: it must not begin again */
     if (uses_esi)
         emit_mov(&b->e, RSI, RSI);

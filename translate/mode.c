@@ -45,7 +45,7 @@ static uint32_t number_of_code_segment(struct translator *translator, const stru
 uint32_t mode_of(struct translator *translator, const struct vcpu *vcpu)
 {
     const struct segment *segment = vcpu->segment;
-    uint32_t mode = 0, number;
+    uint32_t mode = translator->meter != NULL ? MODE_COUNT : 0, number;
 
     if (!vcpu_is_protected(vcpu) || vcpu_is_v8086(vcpu) || !(segment[SEG_CS].attributes & SEGMENT_DB) ||
         (vcpu->eflags & EFLAGS_TF) ||

@@ -84,6 +84,8 @@ struct translator {
     struct space *space; /* the current one; NULL: to be selected anew */
     uint32_t mode;
     uint64_t uses;
+    uint8_t *meter;   /* NULL: instructions are not counted */
+    uint64_t metered; /* what was left of it when it was last read */
     uint8_t *reservation; /* windows and the guards around them */
     size_t reservation_size;
     struct adaptation adaptations[ADAPTATIONS];
@@ -125,6 +127,17 @@ void spaces_select(struct translator *translator);
 const uint32_t *spaces_table(struct translator *translator);
 void spaces_note_target(struct translator *translator, uint32_t eip, const struct block *block);
 void spaces_forget_targets(struct translator *translator);
+
+/* meter.c */
+bool meter_create(struct translator *translator, char *error, size_t error_size);
+void meter_destroy(struct translator *translator);
+/* Is this where a block's check faults? */
+bool meter_is_below(const struct translator *translator, uint64_t address);
+void meter_set(struct translator *translator);
+void meter_read(struct translator *translator);
+/* May the event come before as many instructions as a block has at most? */
+bool meter_is_low(const struct translator *translator);
+void meter_run_out(struct translator *translator, struct vm_exit *exit);
 
 /* mode.c */
 #define MODE_NONE UINT32_MAX /* no translated code for this state: one instruction after the other is interpreted */
