@@ -9,6 +9,7 @@
 
 #include "monitor/commands.h"
 #include "monitor/console.h"
+#include "monitor/lockstep.h"
 #include "monitor/requests.h"
 #include "monitor/session.h"
 #include "monitor/terminal.h"
@@ -19,6 +20,7 @@
 struct run {
     struct session session;
     struct console console;
+    struct lockstep *lockstep; /* NULL: without */
 };
 
 static void clean_up_after_failure(void)
@@ -41,6 +43,16 @@ static bool create_machine(struct run *run)
     return true;
 }
 
+static bool create_lockstep(struct run *run)
+{
+    struct session *session = &run->session;
+
+    if (!session->options.lockstep)
+        return true;
+    run->lockstep = lockstep_create(&session->vm, session->error, sizeof session->error);
+    return run->lockstep != NULL;
+}
+
 static bool prepare(struct run *run)
 {
     struct session *session = &run->session;
@@ -50,8 +62,23 @@ static bool prepare(struct run *run)
     return session_open_kernel(session, session->options.console == CONSOLE_STDIO) &&
            console_open(&run->console, session->options.console == CONSOLE_STDIO, session->error,
                         sizeof session->error) &&
-           create_machine(run) && session_open_observers(session) &&
+           create_machine(run) && create_lockstep(run) && session_open_observers(session) &&
            signals_close_sandbox(session->error, sizeof session->error);
+}
+
+static void run_machine(struct run *run)
+{
+    struct vm *vm = &run->session.vm;
+    char text[LOCKSTEP_TEXT];
+
+    if (run->lockstep == NULL) {
+        vm_run(vm);
+        return;
+    }
+    while (!vm_is_stopped(vm))
+        if (!lockstep_turn(run->lockstep, text))
+            vm_stop(vm, STOP_HOST, "the engine and the reference differ: %s", text);
+    lockstep_destroy(run->lockstep);
 }
 
 /* The run itself, and how it ended. */
@@ -66,7 +93,7 @@ static int execute(struct run *run)
     }
     if (run->session.options.timeout != 0)
         requests_start_timeout(run->session.options.timeout);
-    vm_run(&run->session.vm);
+    run_machine(run);
     console_close(&run->console);
     if (run->console.is_line_open && isatty(STDOUT_FILENO) && isatty(STDERR_FILENO))
         fputc('\n', stderr);
@@ -85,7 +112,10 @@ int run_main(int argc, char **argv)
         die("out of memory");
     switch (run_options_parse(&run->session.options, argc, argv)) {
     case OPTIONS_OK:
-        status = session_find_engine(&run->session, "ring3 run") ? execute(run) : EXIT_STATUS_USAGE;
+        if (run->session.options.lockstep && run->session.options.holes == HOLES_PATCH)
+            status = options_usage_error("ring3 run", "--lockstep compares unpatched code: no --holes patch");
+        else
+            status = session_find_engine(&run->session, "ring3 run") ? execute(run) : EXIT_STATUS_USAGE;
         stop_signal = requests_stop_signal();
         break;
     case OPTIONS_HELP:

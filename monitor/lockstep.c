@@ -49,11 +49,12 @@ struct lockstep {
     struct vcpu_ops machine_ops; /* the machine's, with notes taken */
     struct vcpu vcpu;            /* the reference */
     struct guest_memory memory;
-    uint8_t *is_written; /* by page: by the reference since the last comparison */
+    uint8_t *is_written; /* by page: by the reference since the last comparison; else 0 */
     uint64_t n_instructions;
     struct input *input; /* a queue: [first_input, n_inputs) */
     size_t first_input, n_inputs;
     uint32_t history[HISTORY]; /* eips of the reference's last instructions */
+    char nearest[512];         /* how it differed when it first was at the machine's eip in this turn */
     char *text;                /* of this turn; empty: no difference yet */
 };
 
@@ -76,6 +77,8 @@ __attribute__((format(printf, 2, 3))) static void differ(struct lockstep *lockst
 
 static void note(const struct input *input)
 {
+    if (followed->n_inputs >= MAX_NOTES / 2) /* time for the engine to come back to the loop */
+        followed->vm->attention = 1;
     if (followed->n_inputs == MAX_NOTES)
         differ(followed, "more than %u accesses to devices in one turn", MAX_NOTES);
     else
@@ -377,42 +380,77 @@ static bool has_arrived(const struct lockstep *lockstep)
 static void follow(struct lockstep *lockstep)
 {
     const struct vcpu *machine = &lockstep->vm->vcpu;
-    char nearest[512] = "", text[512];
+    char text[512];
 
+    lockstep->nearest[0] = '\0';
     for (unsigned n = 0; lockstep->text[0] == '\0' && !has_arrived(lockstep); n++) {
         if (take_interrupt(lockstep))
             continue;
-        if (nearest[0] == '\0' && lockstep->vcpu.eip == machine->eip &&
-            lockstep->first_input == lockstep->n_inputs && n > 0) {
-            lockstep_compare_processors(&lockstep->vcpu, machine, text, sizeof text);
-            memcpy(nearest, text, sizeof nearest);
-        }
+        if (lockstep->nearest[0] == '\0' && lockstep->vcpu.eip == machine->eip && n > 0 &&
+            lockstep->first_input == lockstep->n_inputs)
+            lockstep_compare_processors(&lockstep->vcpu, machine, lockstep->nearest,
+                                        sizeof lockstep->nearest);
         if (lockstep->vcpu.halted || n == MAX_INSTRUCTIONS) {
             lockstep_compare_processors(&lockstep->vcpu, machine, text, sizeof text);
-            differ(lockstep, "reference→machine: %s", nearest[0] != '\0' ? nearest : text);
+            differ(lockstep, "reference→machine: %s", text);
             return;
         }
         step(lockstep);
     }
 }
 
+/* What may stand in a page-table entry of the machine's and not yet in the reference's: A, since an engine
+ * that looks ahead walks (SDM Vol 3A 4.10.2.3 lets processors do so), and D, where the machine stopped
+ * between a fault that made the page writable and the store. A is taken over. */
+enum entry_state { ENTRY_SAME, ENTRY_EARLY_DIRTY, ENTRY_DIFFERENT };
+
+static enum entry_state compare_entry(struct lockstep *lockstep, uint32_t rpn, unsigned offset)
+{
+    size_t at = ((size_t)rpn << PAGE_SHIFT) + offset;
+    uint32_t a, b;
+
+    memcpy(&a, lockstep->memory.hva + at, sizeof a);
+    memcpy(&b, lockstep->vm->memory.hva + at, sizeof b);
+    if (!(lockstep->vm->memory.page_flags[rpn] & PAGE_IS_TABLE) || (b & ~(a | PTE_A | PTE_D)) || (a & ~b))
+        return ENTRY_DIFFERENT;
+    a |= b & PTE_A;
+    memcpy(lockstep->memory.hva + at, &a, sizeof a);
+    return a == b ? ENTRY_SAME : ENTRY_EARLY_DIRTY;
+}
+
+/* The machine's D may be early for some turns, not for ever. */
+#define MAX_EARLY_TURNS 200
+
+static void compare_page(struct lockstep *lockstep, uint32_t rpn)
+{
+    const uint8_t *a = lockstep->memory.hva + ((size_t)rpn << PAGE_SHIFT);
+    const uint8_t *b = lockstep->vm->memory.hva + ((size_t)rpn << PAGE_SHIFT);
+    uint8_t n_turns = lockstep->is_written[rpn];
+
+    lockstep->is_written[rpn] = 0;
+    if (memcmp(a, b, PAGE_SIZE) == 0)
+        return;
+    for (unsigned offset = 0; offset < PAGE_SIZE; offset += sizeof(uint32_t)) {
+        enum entry_state state;
+
+        if (memcmp(a + offset, b + offset, sizeof(uint32_t)) == 0)
+            continue;
+        state = compare_entry(lockstep, rpn, offset);
+        if (state == ENTRY_EARLY_DIRTY && n_turns < MAX_EARLY_TURNS)
+            lockstep->is_written[rpn] = (uint8_t)(n_turns + 1);
+        else if (state != ENTRY_SAME)
+            differ(lockstep,
+                   "reference→machine: memory at physical %08llx: %02x %02x %02x %02x→%02x %02x %02x %02x",
+                   (unsigned long long)memory_gpa(&lockstep->memory, rpn) + offset, a[offset], a[offset + 1],
+                   a[offset + 2], a[offset + 3], b[offset], b[offset + 1], b[offset + 2], b[offset + 3]);
+    }
+}
+
 static void compare_written_pages(struct lockstep *lockstep)
 {
-    for (uint32_t rpn = 0; rpn < lockstep->memory.size >> PAGE_SHIFT; rpn++) {
-        const uint8_t *a = lockstep->memory.hva + ((size_t)rpn << PAGE_SHIFT);
-        const uint8_t *b = lockstep->vm->memory.hva + ((size_t)rpn << PAGE_SHIFT);
-        unsigned offset = 0;
-
-        if (!lockstep->is_written[rpn])
-            continue;
-        lockstep->is_written[rpn] = 0;
-        if (memcmp(a, b, PAGE_SIZE) == 0)
-            continue;
-        while (a[offset] == b[offset])
-            offset++;
-        differ(lockstep, "reference→machine: memory at physical %08llx: %02x→%02x",
-               (unsigned long long)memory_gpa(&lockstep->memory, rpn) + offset, a[offset], b[offset]);
-    }
+    for (uint32_t rpn = 0; rpn < lockstep->memory.size >> PAGE_SHIFT; rpn++)
+        if (lockstep->is_written[rpn])
+            compare_page(lockstep, rpn);
 }
 
 /* ---- together
@@ -423,6 +461,10 @@ static void append_history(struct lockstep *lockstep)
     size_t length = strlen(lockstep->text);
     uint64_t n = lockstep->n_instructions < HISTORY ? lockstep->n_instructions : HISTORY;
 
+    if (lockstep->nearest[0] != '\0')
+        length += (size_t)snprintf(lockstep->text + length, LOCKSTEP_TEXT - length,
+                                   " (when it came to the machine's eip, reference→machine: %s)",
+                                   lockstep->nearest);
     length += (size_t)snprintf(
         lockstep->text + length, LOCKSTEP_TEXT - length,
         "; after %llu instructions; the last:", (unsigned long long)lockstep->n_instructions);

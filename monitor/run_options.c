@@ -154,6 +154,9 @@ static const struct option options_table[] = {
      FIELD(check_shadow), NULL},
     {0, "no-userfaultfd", NULL, "debug: write-protect by mprotect even where userfaultfd works", option_flag,
      FIELD(no_userfaultfd), NULL},
+    {0, "lockstep", NULL,
+     "debug: repeat everything on a reference processor, slowly, and\nstop at the first difference",
+     option_flag, FIELD(lockstep), NULL},
 };
 
 static const struct command_line line = {

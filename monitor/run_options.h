@@ -23,7 +23,7 @@ struct run_options {
     int console; /* enum console_mode */
     const char *trace, *stats;
     uint64_t timeout; /* ns; 0: none */
-    bool check_shadow, no_userfaultfd;
+    bool check_shadow, no_userfaultfd, lockstep;
     /* What the strings above point into. */
     char *storage[LOADER_MAX_MODULES + LOADER_MAX_BLOBS + BOARD_MAX_DRIVES];
     unsigned n_storage;

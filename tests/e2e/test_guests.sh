@@ -89,6 +89,16 @@ native='[.]byte 0x|lzcnt is|tzcnt is'
 escape "real time" "$native" --engine trap --clock host --append "$words"
 escape "holes patched" "$native|sensitive instructions of the kernel read" --engine trap --clock virtual --holes patch --append "$words"
 
+# Beside the reference the engines without holes come to the end of their guests, and the trap engine to a hole.
+for engine in interpret translate; do
+    ring3 0 run --lockstep --engine $engine --timeout 300 && check "tour in lockstep, $engine" grep -q '^  7  the end' out
+    ring3 1 run --lockstep --engine $engine --timeout 300 --append "$words" "$GUESTS/interrupts.elf" &&
+        check "interrupts in lockstep, $engine" all_passed out
+done
+ring3 1 run --lockstep --engine trap --timeout 300 "$GUESTS/holes.elf" &&
+    check "the trap engine's first hole is told" grep -q 'the engine and the reference differ: ' err
+ring3 2 run --lockstep --holes patch && check "patched code is not compared" grep -q 'no --holes patch' err
+
 # The lesson of the holes: what was given away before is not given away after.
 ring3 1 run --engine trap --holes patch --check-shadow --append "fpu sysenter far" "$GUESTS/holes.elf" &&
     check "holes patched: $(tail -n 1 out)" grep -q ' 0 failed: this machine is as it says$' out

@@ -221,14 +221,23 @@ END_TEST
 
 START_TEST(help_names_every_option)
 {
-    static const char *const names[] = {"--engine NAME",        "-m, --memory SIZE",
-                                        "--append STRING",      "--module FILE",
-                                        "--load FILE@",         "--drive FILE[,snapshot]",
-                                        "--holes expose",       "--clock host",
-                                        "--console stdio|none", "--trace FILE",
-                                        "--stats FILE",         "--timeout SECONDS",
-                                        "--check-shadow",       "--no-userfaultfd",
-                                        "-h, --help",           "usage: ring3 run [OPTIONS] [KERNEL]",
+    static const char *const names[] = {"--engine NAME",
+                                        "-m, --memory SIZE",
+                                        "--append STRING",
+                                        "--module FILE",
+                                        "--load FILE@",
+                                        "--drive FILE[,snapshot]",
+                                        "--holes expose",
+                                        "--clock host",
+                                        "--console stdio|none",
+                                        "--trace FILE",
+                                        "--stats FILE",
+                                        "--timeout SECONDS",
+                                        "--check-shadow",
+                                        "--no-userfaultfd",
+                                        "--lockstep",
+                                        "-h, --help",
+                                        "usage: ring3 run [OPTIONS] [KERNEL]",
                                         "exit status:"};
 
     ck_assert_int_eq(parse("--help"), OPTIONS_HELP);
