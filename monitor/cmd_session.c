@@ -7,6 +7,7 @@
 
 #include "monitor/engine_choice.h"
 #include "monitor/interpret.h"
+#include "monitor/profile.h"
 #include "monitor/requests.h"
 #include "monitor/stats.h"
 #include "monitor/symbols.h"
@@ -136,6 +137,12 @@ bool session_open_observers(struct session *session)
         if (session->stats == NULL)
             return false;
     }
+    if (options->profile != NULL) {
+        session->profile =
+            profile_open(options->profile, &session->vm, session->error, sizeof session->error);
+        if (session->profile == NULL)
+            return false;
+    }
     return true;
 }
 
@@ -185,6 +192,8 @@ int session_close(struct session *session, int status)
     if (session->trace != NULL && !trace_close(session->trace, session->error, sizeof session->error))
         report(&status, session->error);
     if (session->stats != NULL && !stats_close(session->stats, session->error, sizeof session->error))
+        report(&status, session->error);
+    if (session->profile != NULL && !profile_close(session->profile, session->error, sizeof session->error))
         report(&status, session->error);
     requests_release();
     if (session->has_vm)

@@ -120,6 +120,7 @@ static void interpret_run(void *opaque, struct vm_exit *exit)
         if (vm_is_counted(vm) && vm->n_instructions >= vm->instruction_deadline)
             break;
     }
+    vm->is_guest_interrupted = exit->reason == EXIT_INTERRUPTED;
     exit->host_ns = vm->timed ? interpret_host_ns() : 0;
 }
 

@@ -207,6 +207,7 @@ enum holes_mode { HOLES_EXPOSE, HOLES_PATCH };
 struct insn_cache;  /* fetch.h */
 struct patch_table; /* patch.h */
 struct symbols;     /* symbols.h */
+struct profile;     /* profile.h */
 
 #define CONSOLE_OVER SIZE_MAX
 
@@ -280,10 +281,13 @@ struct vm {
     /* Set from asynchronous signal handlers; read by the run loop and the engine's last check before the
      * guest. */
     volatile int attention;
+    /* The engine tells, when run() returns: an asynchronous signal found the guest's code running. */
+    bool is_guest_interrupted;
 
     struct insn_cache *insn_cache; /* fetch.c; rebuilt at will */
     struct patch_table *patches;   /* NULL: --holes expose */
     const struct symbols *symbols; /* NULL: none */
+    struct profile *profile;       /* NULL: none */
     struct vm_observer observer[VM_MAX_OBSERVERS];
     unsigned n_observers;
     unsigned n_watchers; /* of them those that look at the guest between two exits, or at how it exited: each

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "monitor/exit.h"
+#include "monitor/profile.h"
 
 /* --clock=virtual with an engine that counts instructions: what each costs. */
 #define VIRTUAL_NS_PER_INSTRUCTION 1u
@@ -100,6 +101,8 @@ static void attend(struct vm *vm)
     uint64_t now = machine_now(vm);
 
     vm->attention = 0; /* before the work: what arrives during it must count again */
+    if (vm->profile != NULL)
+        profile_attend(vm->profile, vm);
     if (vm->config.poll != NULL)
         vm->config.poll(vm->config.console, vm);
     if (now >= next_timer_run(vm))
@@ -256,6 +259,7 @@ static bool run_guest(struct vm *vm, struct vm_exit *exit)
         vm->debugger->enter(vm->debugger->ctx, vm);
     is_stepping = vm->single_step;
     vm->single_step = is_stepping || is_held;
+    vm->is_guest_interrupted = false;
     vm->engine->run(vm->engine_state, exit);
     vm->single_step = is_stepping;
     end_interrupt_shadow(vm, entry_eip, exit);

@@ -21,7 +21,7 @@ struct run_options {
     int holes;   /* enum holes_mode */
     int clock;   /* enum clock_mode */
     int console; /* enum console_mode */
-    const char *trace, *stats;
+    const char *trace, *stats, *profile;
     uint64_t timeout; /* ns; 0: none */
     bool check_shadow, no_userfaultfd, lockstep;
     /* What the strings above point into. */

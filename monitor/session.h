@@ -10,6 +10,7 @@
 
 struct trace;
 struct stats;
+struct profile;
 
 struct session {
     struct run_options options;
@@ -20,6 +21,7 @@ struct session {
     bool has_vm;
     struct trace *trace;
     struct stats *stats;
+    struct profile *profile;
     char error[512]; /* one line, after a function returned false */
 };
 
@@ -29,7 +31,7 @@ bool session_find_engine(struct session *session, const char *command);
 bool session_open_kernel(struct session *session, bool tells);
 /* `config` has the console's callbacks; what the options say is filled in. */
 bool session_create_machine(struct session *session, struct vm_config *config);
-/* --trace and --stats. */
+/* --trace, --stats and --profile. */
 bool session_open_observers(struct session *session);
 /* Writes out what the trace holds: from a cleanup, which gets no argument. */
 void session_flush(void);

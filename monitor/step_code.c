@@ -2,6 +2,7 @@
 #include <ctype.h>
 #include <string.h>
 
+#include "monitor/backtrace.h"
 #include "monitor/patch.h"
 #include "monitor/step_print.h"
 #include "monitor/trace.h"
@@ -185,39 +186,11 @@ static void print_frame(struct vm *vm, unsigned n, uint32_t eip, FILE *out)
     putc('\n', out);
 }
 
-static bool read_stack(struct vm *vm, uint32_t offset, uint32_t *words, size_t n)
-{
-    return vm_peek(vm, vm->vcpu.segment[SEG_SS].base + offset, words, n * sizeof words[0]) ==
-           n * sizeof words[0];
-}
-
-/* At a function's first instructions its frame is not made yet: `push ebp; mov ebp, esp`. Where the return
- * address lies then; false: the frame is made, or there is nothing to tell by. */
-static bool find_bare_return(struct vm *vm, uint32_t *offset)
-{
-    static const uint8_t push_ebp = 0x55;
-    gva_t linear = trace_linear(&vm->vcpu);
-    uint8_t before, here;
-
-    *offset = vm->vcpu.gpr[ESP];
-    if (vm_peek(vm, linear, &here, 1) == 1 && here == push_ebp)
-        return true;
-    *offset += 4;
-    return vm_peek(vm, linear - 1, &before, 1) == 1 && before == push_ebp && here == 0x89;
-}
-
 void step_print_backtrace(struct vm *vm, FILE *out)
 {
-    uint32_t frame = vm->vcpu.gpr[EBP], offset, words[2];
-    unsigned n = 0;
+    uint32_t eip[MAX_FRAMES];
+    unsigned n = backtrace_walk(vm, eip, MAX_FRAMES);
 
-    print_frame(vm, n++, vm->vcpu.eip, out);
-    if (find_bare_return(vm, &offset) && read_stack(vm, offset, words, 1))
-        print_frame(vm, n++, words[0], out);
-    while (n < MAX_FRAMES && frame != 0 && read_stack(vm, frame, words, 2) && words[1] != 0) {
-        print_frame(vm, n++, words[1], out);
-        if (words[0] <= frame)
-            return; /* frames lie ever higher: this is the last one, or none */
-        frame = words[0];
-    }
+    for (unsigned i = 0; i < n; i++)
+        print_frame(vm, i, eip[i], out);
 }

@@ -380,6 +380,7 @@ static void trap_run(void *opaque, struct vm_exit *exit)
         stop_at_foreign_code(vm);
     else if (how == WORLD_FAULTED)
         classify_fault(state, exit);
+    vm->is_guest_interrupted = how == WORLD_INTERRUPTED;
     if (how == WORLD_INTERRUPTED)
         follow_pace(state);
     if (how == WORLD_FAULTED &&

@@ -371,6 +371,7 @@ static void run_interpreted(struct translator *translator, struct vm_exit *exit)
             return;
         }
     } while (!vm->attention && !(vm_is_counted(vm) && vm->n_instructions >= vm->instruction_deadline));
+    vm->is_guest_interrupted = true;
 }
 
 /* Handlers that others installed may interrupt translated code, too. */
@@ -413,6 +414,7 @@ static void translate_run(void *opaque, struct vm_exit *exit)
     translator->counts.entries++;
     translator->counts.faults += how == TRANSLATE_FAULTED;
     translator->counts.interruptions += how == TRANSLATE_INTERRUPTED;
+    vm->is_guest_interrupted = how == TRANSLATE_INTERRUPTED;
     take_flags(&translator->context);
     meter_read(translator);
     if (how == TRANSLATE_INTERRUPTED || how == TRANSLATE_ABORTED)

@@ -190,6 +190,27 @@ class Output(harness.Test):
             self.assertGreater(counts[cost], 0, cost)
         self.assertGreater(stats["shadow"]["fills"], 0)
 
+    # ---- the profile -------------------------------------------------------------------------------------
+
+    def test_profile(self):
+        spin = self.put("spin.elf", harness.elf(harness.SPIN))
+        ask = self.put("ask.elf", harness.elf(b"\xec\xeb\xfd"))  # in %dx, %al, for ever
+        for engine in ("trap", "translate", "interpret"):
+            with self.subTest(engine=engine):
+                self.run_ring3("run", "--engine", engine, "--timeout", "1", "--profile", "spin", spin, status=4)
+                self.run_ring3("run", "--engine", engine, "--timeout", "1", "--profile", "ask", ask, status=4)
+                self.assertRegex(self.get("spin").decode(), r"(?m)^kernel;0x00100000 \d+$")
+                self.assertRegex(self.get("ask").decode(), r"(?m)^kernel;0x00100000;\[monitor\] \d+$")
+
+    def test_profile_of_functions(self):
+        self.run_ring3("run", "--engine", "interpret", "--profile", "profile", self.guest("mmio"), status=1)
+        self.assertRegex(self.get("profile").decode(), r"(?m)^kernel;_start;guest_setup;guest_main;\w+")
+
+    def test_profile_on_a_full_disk(self):
+        spin = self.put("spin.elf", harness.elf(harness.SPIN))
+        _, err = self.run_ring3("run", "--timeout", "1", "--profile", "/dev/full", spin, status=1)
+        self.assertIn("No space left on device", err)
+
     def test_statistics_on_a_full_disk(self):
         _, err = self.run_ring3("run", "--stats", "/dev/full", status=1)
         self.assertIn("No space left on device", err)
