@@ -161,7 +161,7 @@ void bootinfo_build(const struct boot_request *request, uint32_t gpa, struct boo
 
     builder_reserve(&builder, BOOT_STACK_SIZE, BOOT_ALIGN);
     *block = (struct boot_block){.stack_top = gpa + BOOT_STACK_SIZE, .gdt = add_gdt(&builder)};
-    if (request->image->is_multiboot)
+    if (request->image->format == IMAGE_MULTIBOOT)
         block->multiboot_info = add_multiboot_info(&builder, request);
     block->bytes = builder.bytes;
     block->size = builder.size;

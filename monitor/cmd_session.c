@@ -4,6 +4,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "monitor/engine_choice.h"
 #include "monitor/interpret.h"
@@ -80,18 +81,39 @@ static void choose_engine(struct session *session, bool tells)
         session->loader.holes = HOLES_EXPOSE; /* there are none to close */
 }
 
+/* --boot disk: the "kernel" is a BIOS. */
+static bool choose_bios(struct session *session)
+{
+    const char *bios = session->options.bios;
+
+    session->loader.is_bios = true;
+    session->loader.kernel_path = bios != NULL ? bios : LOADER_BIOS;
+    if (bios == NULL && access(LOADER_BIOS, R_OK) != 0) {
+        snprintf(session->error, sizeof session->error,
+                 "there is no BIOS to boot a disk with (%s): install the Debian package seabios, or name one "
+                 "with --bios",
+                 LOADER_BIOS);
+        return false;
+    }
+    return true;
+}
+
 bool session_open_kernel(struct session *session, bool tells)
 {
     const struct run_options *options = &session->options;
 
     session->loader = (struct loader_config){.kernel_path = options->kernel,
                                              .append = options->append,
+                                             .initrd = options->initrd,
                                              .n_modules = options->n_modules,
                                              .n_blobs = options->n_blobs,
                                              .holes = (enum holes_mode)options->holes};
     memcpy(session->loader.module, options->module, sizeof options->module);
     memcpy(session->loader.blob, options->blob, sizeof options->blob);
-    if (options->kernel == NULL) {
+    if (options->boot == BOOT_DISK) {
+        if (!choose_bios(session))
+            return false;
+    } else if (options->kernel == NULL) {
         session->loader.kernel_path = "tour";
         session->loader.kernel_bytes = tour_start;
         session->loader.kernel_size = (size_t)(tour_end - tour_start);
@@ -103,6 +125,22 @@ bool session_open_kernel(struct session *session, bool tells)
     return true;
 }
 
+/* Linux attends to the keyboard long before it opens its console: a command line that names the serial port
+ * means that what is typed is for there. */
+static enum board_input choose_input(const struct run_options *options)
+{
+    bool is_serial = options->append != NULL && strstr(options->append, "console=ttyS0") != NULL;
+
+    return is_serial ? BOARD_INPUT_UART : BOARD_INPUT_AUTO;
+}
+
+static bool load_kernel(void *opaque, struct vm *vm, char *error, size_t error_size)
+{
+    const struct session *session = opaque;
+
+    return kernel_load(session->kernel, &session->loader, vm, error, error_size);
+}
+
 bool session_create_machine(struct session *session, struct vm_config *config)
 {
     const struct run_options *options = &session->options;
@@ -112,13 +150,16 @@ bool session_create_machine(struct session *session, struct vm_config *config)
     config->clock = (enum clock_mode)options->clock;
     config->check_invariant = options->check_shadow;
     config->use_userfaultfd = !options->no_userfaultfd;
+    config->input = choose_input(options);
+    config->boots_firmware = kernel_is_firmware(session->kernel);
+    config->loader = session;
+    config->load = options->reboots ? load_kernel : NULL;
     memcpy(config->drive, options->drive, sizeof config->drive);
     if (!vm_create(&session->vm, config, session->engine, session->error, sizeof session->error))
         return false;
     session->has_vm = true;
     session->vm.symbols = kernel_symbols(session->kernel);
-    return kernel_load(session->kernel, &session->loader, &session->vm, session->error,
-                       sizeof session->error);
+    return load_kernel(session, &session->vm, session->error, sizeof session->error);
 }
 
 bool session_open_observers(struct session *session)

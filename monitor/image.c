@@ -1,9 +1,10 @@
 /* What every kernel format must satisfy; and which format a file is. Read next: image_elf.c,
- * image_multiboot.c. */
+ * image_multiboot.c, image_linux.c. */
 #include "monitor/image.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "monitor/symbols.h"
 #include "vcpu/fail.h"
@@ -40,7 +41,6 @@ static const struct {
     uint32_t offset;
     const char *magic, *what;
 } mistaken[] = {
-    {0x202, "HdrS", "a Linux bzImage, which needs the Linux boot protocol; give it a vmlinux (ELF) file"},
     {0, "\x1f\x8b", "compressed with gzip; unpack it first"},
     {0,
      "\xfd"
@@ -49,7 +49,7 @@ static const struct {
     {0, "\x28\xb5\x2f\xfd", "compressed with zstd; unpack it first"},
     {0, "MZ", "a DOS or Windows program"},
     {0, "#!", "a script"},
-    {510, "\x55\xaa", "a boot sector or a disk image; give it as --drive, and a kernel here"},
+    {510, "\x55\xaa", "a boot sector or a disk image; give it as --drive, with --boot disk"},
 };
 
 static bool fail_unknown_format(const struct kernel_image *image, const struct image_error *error)
@@ -68,32 +68,52 @@ static bool fail_unknown_format(const struct kernel_image *image, const struct i
 
 /* A multiboot header that carries addresses takes precedence over the ELF headers (Multiboot
  * Specification 3.1.1). */
-static bool read_format(struct kernel_image *image, const struct image_error *error)
+static bool read_format(struct kernel_image *image, bool is_bios, const struct image_error *error)
 {
     struct multiboot_header header;
 
+    bool is_multiboot;
+
     if (image->size == 0)
         return image_fail(error, "the file is empty");
-    image->is_multiboot = multiboot_find(image, &header);
-    if (image->is_multiboot && !multiboot_check(&header, error))
+    if (is_bios) {
+        image->format = IMAGE_BIOS;
+        return bios_read_image(image, error);
+    }
+    is_multiboot = multiboot_find(image, &header);
+    image->format = is_multiboot ? IMAGE_MULTIBOOT : IMAGE_ELF;
+    if (is_multiboot && !multiboot_check(&header, error))
         return false;
-    if (image->is_multiboot && (header.flags & MULTIBOOT_ADDRESSES) != 0)
+    if (is_multiboot && (header.flags & MULTIBOOT_ADDRESSES) != 0)
         return multiboot_read(image, &header, error);
     if (elf_is_image(image))
         return elf_read_image(image, error);
-    if (image->is_multiboot)
+    if (linux_is_image(image)) {
+        image->format = IMAGE_LINUX;
+        return linux_read_image(image, error);
+    }
+    if (is_multiboot)
         return image_fail(error,
                           "its multiboot header has no load addresses (flag 16), and it is not an ELF file");
     return fail_unknown_format(image, error);
 }
 
-/* What only the multiboot information can tell the kernel. */
+/* What a kernel of another format could not be told. */
 static bool check_options(const struct kernel_image *image, const struct loader_config *config,
                           const struct image_error *error)
 {
-    if (!image->is_multiboot && (config->n_modules != 0 || config->append != NULL))
-        return image_fail(error, "%s needs a multiboot kernel, and it has no multiboot header",
-                          config->n_modules != 0 ? "--module" : "--append");
+    if (config->n_modules != 0 && image->format != IMAGE_MULTIBOOT)
+        return image_fail(error, "--module needs a multiboot kernel, and it has no multiboot header");
+    if (config->append != NULL && image->format != IMAGE_MULTIBOOT && image->format != IMAGE_LINUX)
+        return image_fail(error, "--append needs a multiboot kernel or a Linux bzImage, and it is neither");
+    if (config->holes == HOLES_PATCH && image->format == IMAGE_LINUX)
+        return image_fail(error,
+                          "--holes patch cannot see the code of a bzImage, which is compressed; give it a "
+                          "vmlinux (ELF) file, or choose another engine");
+    if (config->holes == HOLES_PATCH && image->format == IMAGE_BIOS)
+        return image_fail(error, "--holes patch cannot tell the code of a BIOS from its data");
+    if (config->initrd != NULL && image->format != IMAGE_LINUX)
+        return image_fail(error, "--initrd needs a Linux bzImage, and it is none");
     return true;
 }
 
@@ -104,6 +124,12 @@ static bool read_companions(struct kernel_image *image, const struct loader_conf
         if (!file_read(config->module[i].path, &image->module[i], error, error_size))
             return false;
     }
+    if (config->initrd != NULL && !file_read(config->initrd, &image->initrd, error, error_size))
+        return false;
+    /* A BIOS without it does everything but show text. */
+    if (config->is_bios && access(LOADER_VGA_BIOS, F_OK) == 0 &&
+        !file_read(LOADER_VGA_BIOS, &image->vga_rom, error, error_size))
+        return false;
     for (unsigned i = 0; i < config->n_blobs; i++) {
         const struct loader_blob *blob = &config->blob[i];
 
@@ -136,7 +162,7 @@ struct kernel_image *kernel_open(const struct loader_config *config, char *error
         image->bytes = image->file.bytes;
         image->size = image->file.size;
     }
-    if (!read_format(image, &where) || !check_options(image, config, &where))
+    if (!read_format(image, config->is_bios, &where) || !check_options(image, config, &where))
         goto fail;
     if (!read_companions(image, config, error, error_size))
         goto fail;
@@ -162,6 +188,11 @@ const uint8_t *kernel_bytes(const struct kernel_image *kernel, gva_t address, si
     return NULL;
 }
 
+bool kernel_is_firmware(const struct kernel_image *kernel)
+{
+    return kernel->format == IMAGE_BIOS;
+}
+
 const struct symbols *kernel_symbols(const struct kernel_image *kernel)
 {
     return kernel->symbols;
@@ -173,6 +204,8 @@ void kernel_close(struct kernel_image *kernel)
         return;
     symbols_free(kernel->symbols);
     file_free(&kernel->file);
+    file_free(&kernel->initrd);
+    file_free(&kernel->vga_rom);
     for (unsigned i = 0; i < LOADER_MAX_MODULES; i++)
         file_free(&kernel->module[i]);
     for (unsigned i = 0; i < LOADER_MAX_BLOBS; i++)

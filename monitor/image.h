@@ -19,6 +19,21 @@ struct image_segment {
     uint32_t memory_size; /* not 0, not less than file_size; the rest is zeros; gpa + memory_size <= 4 GiB */
 };
 
+/* What the loader needs of the set-up header of a Linux kernel (Documentation/arch/x86/boot.rst), checked;
+ * all of it is copied from the file into the boot parameters. */
+struct linux_header {
+    uint32_t size;         /* bytes of it, from LINUX_HEADER on */
+    uint64_t run_end;      /* memory that the kernel needs before it looks at the map ends here */
+    uint64_t initrd_end;   /* where an initial RAM disk may reach to */
+    uint32_t command_line; /* bytes that it may be long */
+};
+
+#define LINUX_HEADER       0x1f1u /* where it is in the file, and in the boot parameters */
+#define LINUX_HEADER_END   0x290u /* where it ends at the latest */
+#define LINUX_LOAD_ADDRESS 0x100000u
+
+enum image_format { IMAGE_ELF, IMAGE_MULTIBOOT, IMAGE_LINUX, IMAGE_BIOS };
+
 struct kernel_image {
     const char *path;     /* for messages; the caller's */
     const uint8_t *bytes; /* the whole file */
@@ -27,13 +42,16 @@ struct kernel_image {
     struct image_segment segment[IMAGE_MAX_SEGMENTS];
     unsigned n_segments;
     uint32_t entry; /* physical */
-    bool is_multiboot;
+    enum image_format format;
+    struct linux_header linux_header; /* IMAGE_LINUX */
     struct symbols *symbols;
     /* Read along with it, so that every file is known to be readable before there is a machine. */
     struct file_bytes module[LOADER_MAX_MODULES];
     struct file_bytes blob[LOADER_MAX_BLOBS];
     uint64_t blob_gpa[LOADER_MAX_BLOBS];
     unsigned n_blobs;
+    struct file_bytes initrd;
+    struct file_bytes vga_rom; /* IMAGE_BIOS: the display adapter's option ROM; may be empty */
 };
 
 /* Where a message goes. image_fail always returns false. */
@@ -75,6 +93,10 @@ bool multiboot_read(struct kernel_image *image, const struct multiboot_header *h
 bool elf_is_image(const struct kernel_image *image); /* starts with the ELF magic */
 /* The loadable segments and the physical entry point. */
 bool elf_read_image(struct kernel_image *image, const struct image_error *error);
+bool linux_is_image(const struct kernel_image *image); /* a bzImage or what looks like one */
+bool linux_read_image(struct kernel_image *image, const struct image_error *error);
+bool bios_read_image(struct kernel_image *image, const struct image_error *error);
+
 /* Executable sections of an ELF file in order, for the sweep: false after the last. *index starts at 0. */
 struct image_section {
     uint32_t gva, file_offset, size;

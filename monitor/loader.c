@@ -8,31 +8,19 @@
 
 #include "monitor/bootinfo.h"
 #include "monitor/holes.h"
+#include "monitor/load.h"
 #include "vcpu/fail.h"
 
 #define ROM_MAX_SIZE (UINT64_C(16) << 20) /* above the APICs' pages at 0xfec00000 and 0xfee00000 */
 #define ROM_FIRST    ((UINT64_C(1) << 32) - ROM_MAX_SIZE)
 #define ROM_ALIGN    UINT64_C(0x10000)
 
-/* Low memory that boot information may take: above the 64 KiB that no ordinary process can map (window.c: an
- * access there is emulated). */
-#define LOW_FIRST 0x00010000u
-#define LOW_END   0x0009fc00u
-
-struct range {
-    uint64_t first, end;
-};
-
-/* What is taken in guest memory so far. */
-struct layout {
-    struct range taken[IMAGE_MAX_SEGMENTS + LOADER_MAX_MODULES + LOADER_MAX_BLOBS + 1];
-    unsigned n_taken;
-};
-
-static void layout_take(struct layout *layout, uint64_t first, uint64_t size)
+void load_take(struct load *load, uint64_t first, uint64_t size)
 {
+    struct load_layout *layout = &load->layout;
+
     BUG_ON(layout->n_taken == sizeof layout->taken / sizeof layout->taken[0]);
-    layout->taken[layout->n_taken++] = (struct range){.first = first, .end = first + size};
+    layout->taken[layout->n_taken++] = (struct load_range){.first = first, .end = first + size};
 }
 
 static uint64_t round_up(uint64_t value, uint64_t align)
@@ -40,10 +28,10 @@ static uint64_t round_up(uint64_t value, uint64_t align)
     return (value + align - 1) & ~(align - 1);
 }
 
-/* The lowest aligned place in [first, end) that overlaps nothing taken. */
-static bool layout_find(const struct layout *layout, uint64_t first, uint64_t end, uint64_t size,
-                        uint64_t align, uint64_t *place)
+bool load_find_lowest(const struct load *load, uint64_t first, uint64_t end, uint64_t size, uint64_t align,
+                      uint64_t *place)
 {
+    const struct load_layout *layout = &load->layout;
     uint64_t candidate = round_up(first, align);
     bool moved = true;
 
@@ -58,6 +46,27 @@ static bool layout_find(const struct layout *layout, uint64_t first, uint64_t en
     }
     *place = candidate;
     return candidate <= end && size <= end - candidate;
+}
+
+bool load_find_highest(const struct load *load, uint64_t first, uint64_t end, uint64_t size, uint64_t align,
+                       uint64_t *place)
+{
+    const struct load_layout *layout = &load->layout;
+    bool moved = true;
+
+    while (moved) {
+        moved = false;
+        if (end < size || end - size < first)
+            return false;
+        *place = (end - size) & ~(align - 1);
+        for (unsigned i = 0; i < layout->n_taken; i++) {
+            if (*place < layout->taken[i].end && layout->taken[i].first < *place + size) {
+                end = layout->taken[i].first;
+                moved = true;
+            }
+        }
+    }
+    return *place >= first;
 }
 
 /* ---- ROM ----------------------------------------------------------------------------------------------- */
@@ -78,14 +87,6 @@ uint64_t kernel_rom_size(const struct kernel_image *kernel)
 }
 
 /* ---- into memory --------------------------------------------------------------------------------------- */
-
-struct load {
-    const struct kernel_image *image;
-    const struct loader_config *config;
-    struct vm *vm;
-    struct layout layout;
-    struct image_error error;
-};
 
 static bool check_place(const struct load *load, const struct image_error *error, const char *what,
                         uint64_t gpa, uint64_t size)
@@ -111,7 +112,7 @@ static bool check_place(const struct load *load, const struct image_error *error
                       what, (unsigned long long)gpa, (unsigned long long)ROM_FIRST);
 }
 
-static void put(struct load *load, uint64_t gpa, const void *bytes, size_t size)
+void load_put(struct load *load, uint64_t gpa, const void *bytes, size_t size)
 {
     if (size != 0 && !memory_write_rom(&load->vm->memory, gpa, bytes, size))
         BUG("no memory at 0x%llx, which was checked", (unsigned long long)gpa);
@@ -124,7 +125,7 @@ static void put_zeros(struct load *load, uint64_t gpa, uint64_t size)
     while (size != 0) {
         size_t n = size < sizeof zeros ? (size_t)size : sizeof zeros;
 
-        put(load, gpa, zeros, n);
+        load_put(load, gpa, zeros, n);
         gpa += n;
         size -= n;
     }
@@ -137,10 +138,10 @@ static bool load_segments(struct load *load)
 
         if (!check_place(load, &load->error, "segment", segment->gpa, segment->memory_size))
             return false;
-        put(load, segment->gpa, load->image->bytes + segment->file_offset, segment->file_size);
+        load_put(load, segment->gpa, load->image->bytes + segment->file_offset, segment->file_size);
         put_zeros(load, (uint64_t)segment->gpa + segment->file_size,
                   segment->memory_size - segment->file_size);
-        layout_take(&load->layout, segment->gpa, segment->memory_size);
+        load_take(load, segment->gpa, segment->memory_size);
     }
     return true;
 }
@@ -156,8 +157,8 @@ static bool load_blobs(struct load *load)
         error.path = load->config->blob[i].path;
         if (!check_place(load, &error, "--load", load->image->blob_gpa[i], file->size))
             return false;
-        put(load, load->image->blob_gpa[i], file->bytes, file->size);
-        layout_take(&load->layout, load->image->blob_gpa[i], file->size);
+        load_put(load, load->image->blob_gpa[i], file->bytes, file->size);
+        load_take(load, load->image->blob_gpa[i], file->size);
     }
     return true;
 }
@@ -178,12 +179,12 @@ static bool load_modules(struct load *load, struct boot_request *request)
         const struct file_bytes *file = &load->image->module[i];
         uint64_t gpa;
 
-        if (!layout_find(&load->layout, first, end, file->size, PAGE_SIZE, &gpa))
+        if (!load_find_lowest(load, first, end, file->size, PAGE_SIZE, &gpa))
             return file_fail(load->config->module[i].path, load->error.text, load->error.size,
                              "no room for this module of %zu bytes above the kernel in %lluM of memory",
                              file->size, (unsigned long long)(end >> 20));
-        put(load, gpa, file->bytes, file->size);
-        layout_take(&load->layout, gpa, file->size);
+        load_put(load, gpa, file->bytes, file->size);
+        load_take(load, gpa, file->size);
         request->module[i] = (struct loaded_module){.gpa = (uint32_t)gpa, .size = (uint32_t)file->size};
     }
     return true;
@@ -195,13 +196,13 @@ static bool load_boot_block(struct load *load, const struct boot_request *reques
 
     bootinfo_build(request, 0, block);
     free(block->bytes);
-    if (!layout_find(&load->layout, LOW_FIRST, LOW_END, block->size, PAGE_SIZE, &gpa) &&
-        !layout_find(&load->layout, MEMORY_EXTENDED, load->vm->memory.ram_size, block->size, PAGE_SIZE, &gpa))
+    if (!load_find_lowest(load, LOAD_LOW_FIRST, LOAD_LOW_END, block->size, PAGE_SIZE, &gpa) &&
+        !load_find_lowest(load, MEMORY_EXTENDED, load->vm->memory.ram_size, block->size, PAGE_SIZE, &gpa))
         return image_fail(&load->error,
                           "no room for 0x%x bytes of boot information beside it in %lluM of memory",
                           block->size, (unsigned long long)(load->vm->memory.ram_size >> 20));
     bootinfo_build(request, (uint32_t)gpa, block);
-    put(load, gpa, block->bytes, block->size);
+    load_put(load, gpa, block->bytes, block->size);
     free(block->bytes);
     block->bytes = NULL;
     return true;
@@ -218,10 +219,41 @@ static void set_processor(struct load *load, const struct boot_block *block)
     vcpu->idtr =
         (struct table_register){0}; /* any exception before the kernel's own LIDT is a triple fault */
     vcpu->gpr[ESP] = block->stack_top;
-    if (load->image->is_multiboot) {
+    if (load->image->format == IMAGE_MULTIBOOT) {
         vcpu->gpr[EAX] = MULTIBOOT_LOADER_MAGIC;
         vcpu->gpr[EBX] = block->multiboot_info;
     }
+}
+
+/* Boot information and the processor's start, by the format. A BIOS finds the processor as a reset leaves it.
+ */
+static bool start_kernel(struct load *load)
+{
+    struct boot_request request = {.image = load->image, .config = load->config, .memory = &load->vm->memory};
+    struct boot_block block;
+
+    switch (load->image->format) {
+    case IMAGE_BIOS:
+        return true;
+    case IMAGE_LINUX:
+        return load_linux(load);
+    case IMAGE_ELF:
+    case IMAGE_MULTIBOOT:
+        break;
+    }
+    if (!load_modules(load, &request) || !load_boot_block(load, &request, &block))
+        return false;
+    set_processor(load, &block);
+    return true;
+}
+
+/* The option ROM of the display adapter. */
+static void offer_vga_rom(struct load *load)
+{
+    const struct file_bytes *rom = &load->image->vga_rom;
+
+    if (rom->size != 0)
+        board_add_firmware_file(load->vm->board, "vgaroms/vgabios.bin", rom->bytes, rom->size);
 }
 
 bool kernel_load(const struct kernel_image *kernel, const struct loader_config *config, struct vm *vm,
@@ -233,12 +265,9 @@ bool kernel_load(const struct kernel_image *kernel, const struct loader_config *
         .vm = vm,
         .error = {.path = config->kernel_path, .text = error, .size = error_size},
     };
-    struct boot_request request = {.image = kernel, .config = config, .memory = &vm->memory};
-    struct boot_block block;
 
-    if (!load_segments(&load) || !load_blobs(&load) || !load_modules(&load, &request) ||
-        !load_boot_block(&load, &request, &block))
+    if (!load_segments(&load) || !load_blobs(&load) || !start_kernel(&load))
         return false;
-    set_processor(&load, &block);
+    offer_vga_rom(&load);
     return config->holes != HOLES_PATCH || holes_patch(kernel, vm, error, error_size);
 }

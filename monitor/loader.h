@@ -1,4 +1,5 @@
-/* Loading a kernel: ELF32 by physical address, multiboot 1, flat 32-bit protected mode. */
+/* Loading a kernel: ELF32 by physical address, multiboot 1, Linux bzImage, all in flat 32-bit protected mode;
+ * or the BIOS that is to boot from a disk. */
 #ifndef RING3_LOADER_H
 #define RING3_LOADER_H
 
@@ -16,11 +17,18 @@ struct loader_blob {
     uint64_t gpa;
 };
 
+/* Debian's package seabios. */
+#define LOADER_BIOS_DIRECTORY "/usr/share/seabios"
+#define LOADER_BIOS           LOADER_BIOS_DIRECTORY "/bios-256k.bin"
+#define LOADER_VGA_BIOS       LOADER_BIOS_DIRECTORY "/vgabios-isavga.bin"
+
 struct loader_config {
+    bool is_bios;             /* the "kernel" is a BIOS image, which goes to the end of the address space */
     const char *kernel_path;  /* for messages; also opened if kernel_bytes is NULL */
     const void *kernel_bytes; /* the embedded guest; NULL: read kernel_path */
     size_t kernel_size;
     const char *append; /* --append, or NULL */
+    const char *initrd; /* --initrd, or NULL */
     struct loader_module module[LOADER_MAX_MODULES];
     unsigned n_modules;
     struct loader_blob
@@ -41,6 +49,7 @@ bool kernel_load(const struct kernel_image *kernel, const struct loader_config *
                  char *error, size_t error_size);
 /* What the file has for a linear address (as linked), up to the end of its segment; NULL: nothing. */
 const uint8_t *kernel_bytes(const struct kernel_image *kernel, gva_t address, size_t *n);
+bool kernel_is_firmware(const struct kernel_image *kernel); /* it sets the machine up itself */
 const struct symbols *kernel_symbols(const struct kernel_image *kernel);
 void kernel_close(struct kernel_image *kernel);
 

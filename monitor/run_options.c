@@ -113,6 +113,7 @@ static bool set_memory(const struct option *option, const char *value, void *fie
     return true;
 }
 
+static const char *const boot_choices[] = {[BOOT_KERNEL] = "kernel", [BOOT_DISK] = "disk", NULL};
 static const char *const holes_choices[] = {[HOLES_EXPOSE] = "expose", [HOLES_PATCH] = "patch", NULL};
 static const char *const clock_choices[] = {[CLOCK_HOST] = "host", [CLOCK_VIRTUAL] = "virtual", NULL};
 static const char *const console_choices[] = {[CONSOLE_STDIO] = "stdio", [CONSOLE_NONE] = "none", NULL};
@@ -127,12 +128,20 @@ static const struct option options_table[] = {
      "fails to trap, else translate (default)",
      option_string, FIELD(engine), NULL},
     {'m', "memory", "SIZE", "guest RAM, 1M to 3G (default 256M)", set_memory, FIELD(memory), NULL},
-    {0, "append", "STRING", "command line of a multiboot kernel", set_append, FIELD(append), NULL},
+    {0, "append", "STRING", "command line of a Linux or multiboot kernel", set_append, FIELD(append), NULL},
+    {0, "initrd", "FILE", "initial RAM disk of a Linux kernel", option_string, FIELD(initrd), NULL},
     {0, "module", "FILE[,CMDLINE]", "multiboot module; may be given several times", add_module, 0, NULL},
     {0, "load", "FILE@ADDRESS",
      "put a raw file at a physical address, over the kernel;\nmay be given several times", add_blob, 0, NULL},
     {0, "drive", "FILE[,snapshot]",
      "IDE disk from a raw image; with snapshot the file is not\nwritten; up to four", add_drive, 0, NULL},
+    {0, "boot", "kernel|disk", "boot KERNEL (default), or the first disk that a BIOS can boot from",
+     option_choice, FIELD(boot), boot_choices},
+    {0, "bios", "FILE",
+     "the BIOS of --boot disk (default: SeaBIOS of Debian's package\nseabios, bios-256k.bin)", option_string,
+     FIELD(bios), NULL},
+    {0, "reboot", NULL, "start the machine again when the guest resets it, instead of\nending the run",
+     option_flag, FIELD(reboots), NULL},
     {0, "holes", "expose|patch",
      "with the trap engine, sensitive instructions that do not trap:\nleft alone (default), or found ahead "
      "of "
@@ -165,7 +174,8 @@ static const struct option options_table[] = {
 static const struct command_line line = {
     .command = "ring3 run",
     .arguments = "[KERNEL]",
-    .summary = "Boots KERNEL, an ELF32 or multiboot 1 file, or without one the embedded tour guest.\n"
+    .summary = "Boots KERNEL, an ELF32 or multiboot 1 file or a 32-bit Linux bzImage, or without one the\n"
+               "embedded tour guest; or a disk (--boot disk).\n"
                "On a terminal, Ctrl-A x quits and Ctrl-A h lists the keys; Ctrl-C goes to the guest.",
     .epilogue = "exit status:\n"
                 "  0  the guest switched the power off, reset, or halted with interrupts off\n"
@@ -192,6 +202,32 @@ static bool has_option(const struct command_line *command, const char *name)
     return false;
 }
 
+/* What no kernel would see, or no disk. */
+static const char *find_contradiction(const struct run_options *options)
+{
+    if (options->boot == BOOT_KERNEL)
+        return options->bios != NULL ? "--bios is for --boot disk" : NULL;
+    if (options->kernel != NULL)
+        return "--boot disk boots what is on the disk: it takes no KERNEL";
+    if (options->append != NULL || options->initrd != NULL || options->n_modules != 0)
+        return "--append, --initrd and --module are for a KERNEL, and --boot disk takes none";
+    if (options->n_drives == 0)
+        return "--boot disk needs a disk: --drive FILE";
+    return NULL;
+}
+
+static enum options_result parse_whole(const struct command_line *command, int argc, char **argv,
+                                       struct run_options *options)
+{
+    enum options_result result = options_parse(command, argc, argv, options, &options->kernel);
+    const char *contradiction = result == OPTIONS_OK ? find_contradiction(options) : NULL;
+
+    if (contradiction == NULL)
+        return result;
+    options_usage_error(command->command, "%s", contradiction);
+    return OPTIONS_BAD;
+}
+
 enum options_result run_options_parse_for(const struct command_line *command, int argc, char **argv,
                                           struct run_options *options)
 {
@@ -204,13 +240,13 @@ enum options_result run_options_parse_for(const struct command_line *command, in
         if (!has_option(command, options_table[i].name))
             rows[whole.n_options++] = options_table[i];
     whole.options = rows;
-    return options_parse(&whole, argc, argv, options, &options->kernel);
+    return parse_whole(&whole, argc, argv, options);
 }
 
 enum options_result run_options_parse(struct run_options *options, int argc, char **argv)
 {
     run_options_init(options);
-    return options_parse(&line, argc, argv, options, &options->kernel);
+    return parse_whole(&line, argc, argv, options);
 }
 
 void run_options_free(struct run_options *options)

@@ -6,23 +6,27 @@
 #include "monitor/options.h"
 
 enum console_mode { CONSOLE_STDIO, CONSOLE_NONE };
+enum boot_mode { BOOT_KERNEL, BOOT_DISK };
 
 struct run_options {
     const char *kernel; /* NULL: the embedded guest */
     const char *engine;
     uint64_t memory; /* bytes */
-    const char *append;
+    const char *append, *initrd;
+    const char *bios; /* NULL: Debian's SeaBIOS */
     struct loader_module module[LOADER_MAX_MODULES];
     unsigned n_modules;
     struct loader_blob blob[LOADER_MAX_BLOBS];
     unsigned n_blobs;
     struct drive_config drive[BOARD_MAX_DRIVES];
     unsigned n_drives;
+    int boot;    /* enum boot_mode */
     int holes;   /* enum holes_mode */
     int clock;   /* enum clock_mode */
     int console; /* enum console_mode */
     const char *trace, *stats, *profile;
     uint64_t timeout; /* ns; 0: none */
+    bool reboots;
     bool check_shadow, no_userfaultfd, lockstep;
     /* What the strings above point into. */
     char *storage[LOADER_MAX_MODULES + LOADER_MAX_BLOBS + BOARD_MAX_DRIVES];

@@ -647,7 +647,6 @@ static const struct {
     {"\x28\xb5\x2f\xfd", 4, 0, "compressed with zstd"},
     {"MZ", 2, 0, "a DOS or Windows program"},
     {"#!/bin/sh", 9, 0, "a script"},
-    {"HdrS", 4, 0x202, "a Linux bzImage"},
     {"\x55\xaa", 2, 510, "a boot sector"},
     {"\177EL", 3, 0, "not a kernel"},
 };

@@ -103,6 +103,20 @@ START_TEST(all_of_them)
 }
 END_TEST
 
+START_TEST(a_disk_to_boot)
+{
+    expect_ok("--boot disk --bios b.bin --drive disk.img --reboot");
+    ck_assert_int_eq(options.boot, BOOT_DISK);
+    ck_assert_str_eq(options.bios, "b.bin");
+    ck_assert(options.reboots);
+    ck_assert_ptr_null(options.kernel);
+    expect_ok("--boot kernel --initrd rd vmlinuz");
+    ck_assert_int_eq(options.boot, BOOT_KERNEL);
+    ck_assert_str_eq(options.initrd, "rd");
+    ck_assert(!options.reboots);
+}
+END_TEST
+
 START_TEST(ways_to_write_them)
 {
     expect_ok("kernel --memory=32M");
@@ -185,6 +199,12 @@ static const struct {
     {"--drive EMPTY", "names no file"},
     {"--drive ,snapshot", "names no file"},
     {"--drive a --drive b --drive c --drive d --drive e", "too many drives"},
+    {"--boot floppy", "must be one of: kernel disk"},
+    {"--boot disk", "--boot disk needs a disk"},
+    {"--boot disk --drive a kernel", "it takes no KERNEL"},
+    {"--boot disk --drive a --append x", "--boot disk takes none"},
+    {"--boot disk --drive a --initrd x", "--boot disk takes none"},
+    {"--bios x", "--bios is for --boot disk"},
     {"--load file", "must be FILE@ADDRESS"},
     {"--load @16", "must be FILE@ADDRESS"},
     {"--load file@", "not a 32-bit physical address"},
@@ -278,6 +298,7 @@ int main(void)
 
     tcase_add_test(tests, defaults);
     tcase_add_test(tests, all_of_them);
+    tcase_add_test(tests, a_disk_to_boot);
     tcase_add_test(tests, ways_to_write_them);
     tcase_add_loop_test(tests, memory_sizes, 0, COUNT(sizes));
     tcase_add_loop_test(tests, mistakes_are_told, 0, COUNT(mistakes));
