@@ -131,7 +131,9 @@ static enum board_input choose_input(const struct run_options *options)
 {
     bool is_serial = options->append != NULL && strstr(options->append, "console=ttyS0") != NULL;
 
-    return is_serial ? BOARD_INPUT_UART : BOARD_INPUT_AUTO;
+    if (options->input == BOARD_INPUT_AUTO && is_serial)
+        return BOARD_INPUT_UART;
+    return (enum board_input)options->input;
 }
 
 static bool load_kernel(void *opaque, struct vm *vm, char *error, size_t error_size)

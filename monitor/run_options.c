@@ -113,6 +113,8 @@ static bool set_memory(const struct option *option, const char *value, void *fie
     return true;
 }
 
+static const char *const input_choices[] = {
+    [BOARD_INPUT_AUTO] = "auto", [BOARD_INPUT_UART] = "serial", [BOARD_INPUT_KEYBOARD] = "keyboard", NULL};
 static const char *const boot_choices[] = {[BOOT_KERNEL] = "kernel", [BOOT_DISK] = "disk", NULL};
 static const char *const holes_choices[] = {[HOLES_EXPOSE] = "expose", [HOLES_PATCH] = "patch", NULL};
 static const char *const clock_choices[] = {[CLOCK_HOST] = "host", [CLOCK_VIRTUAL] = "virtual", NULL};
@@ -153,6 +155,9 @@ static const struct option options_table[] = {
     {0, "console", "stdio|none",
      "serial port, port 0xE9 and VGA text on standard input and\noutput (default), or nowhere", option_choice,
      FIELD(console), console_choices},
+    {0, "input", "auto|serial|keyboard",
+     "what standard input is connected to (default: what the guest\nlistens to first)", option_choice,
+     FIELD(input), input_choices},
     {0, "trace", "FILE", "write every exit to FILE as JSON Lines; -: readable lines\non standard output",
      option_string, FIELD(trace), NULL},
     {0, "stats", "FILE", "write counts and costs of exits to FILE as JSON", option_string, FIELD(stats),

@@ -24,6 +24,7 @@ struct run_options {
     int holes;   /* enum holes_mode */
     int clock;   /* enum clock_mode */
     int console; /* enum console_mode */
+    int input;   /* enum board_input */
     const char *trace, *stats, *profile;
     uint64_t timeout; /* ns; 0: none */
     bool reboots;

@@ -105,7 +105,8 @@ END_TEST
 
 START_TEST(a_disk_to_boot)
 {
-    expect_ok("--boot disk --bios b.bin --drive disk.img --reboot");
+    expect_ok("--boot disk --bios b.bin --drive disk.img --reboot --input serial");
+    ck_assert_int_eq(options.input, BOARD_INPUT_UART);
     ck_assert_int_eq(options.boot, BOOT_DISK);
     ck_assert_str_eq(options.bios, "b.bin");
     ck_assert(options.reboots);
@@ -185,6 +186,7 @@ static const struct {
     {"-m 1025K", "in whole 4K pages"},
     {"--holes fill", "--holes fill: must be one of: expose patch"},
     {"--clock EMPTY", "must be one of: host virtual"},
+    {"--input mouse", "must be one of: auto serial keyboard"},
     {"--console vga", "must be one of: stdio none"},
     {"--timeout 0", "not a number of seconds above 0"},
     {"--timeout -1", "not a number of seconds"},
