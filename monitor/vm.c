@@ -119,6 +119,15 @@ static void clear_memory(struct vm *vm)
         shadow_drop_page(vm->shadow, (uint32_t)rpn);
 }
 
+/* As the reset has left the gate. */
+static void open_a20(struct vm *vm)
+{
+    if (vm->memory.closed_bits == 0)
+        return;
+    vm->memory.closed_bits = 0;
+    vm->engine->a20_changed(vm->engine_state);
+}
+
 void vm_restart(struct vm *vm)
 {
     uint32_t old_cr0 = vm->vcpu.cr0, old_cr3 = vm->vcpu.cr3, old_cr4 = vm->vcpu.cr4;
@@ -131,6 +140,7 @@ void vm_restart(struct vm *vm)
     machine_vcpu_ops.paging_changed(&vm->vcpu, old_cr0, old_cr3, old_cr4);
     board_reset(vm->board);
     board_install_firmware(vm->board);
+    open_a20(vm);
     vm->stop_reason = STOP_NONE;
     vm->deadline_moved = true;
     if (!vm->config.load(vm->config.loader, vm, error, sizeof error))
