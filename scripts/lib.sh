@@ -5,7 +5,7 @@ top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 build_packages=(gcc cmake ninja-build pkg-config libc6-dev libzydis-dev libelf-dev libdw-dev libunwind-dev
     libseccomp-dev libedit-dev check)
-test_packages=(clang clang-format clang-tidy libclang-rt-dev groff-base qemu-system-x86 u-boot-qemu python3 util-linux)
+test_packages=(clang clang-format clang-tidy libclang-rt-dev groff-base qemu-system-x86 seabios u-boot-qemu python3 util-linux)
 
 say() {
     printf '\n== %s\n' "$*" >&2
