@@ -25,7 +25,7 @@
 #define ACPI_SCRIPT_FILE "etc/table-loader"
 
 #define ACPI_MAX_FIXUPS      8
-#define ACPI_SCRIPT_ENTRY    128u
+#define ACPI_SCRIPT_ENTRY    ((size_t)128)
 #define ACPI_MAX_SCRIPT_SIZE (ACPI_SCRIPT_ENTRY * (2 * ACPI_MAX_FIXUPS + 4))
 
 struct acpi_config {

@@ -136,10 +136,11 @@ static bool is_split(uint32_t offset, unsigned size)
 
 static uint32_t pci_read(void *device, uint32_t offset, unsigned size)
 {
+    unsigned half = size / 2;
+
     if (!is_split(offset, size))
         return config_read(device, offset, size);
-    return pci_read(device, offset, size / 2) | pci_read(device, offset + size / 2, size / 2)
-                                                    << 8 * (size / 2);
+    return pci_read(device, offset, half) | pci_read(device, offset + half, half) << (size == 4 ? 16 : 8);
 }
 
 static void pci_write(void *device, uint32_t offset, unsigned size, uint32_t value)
@@ -149,7 +150,7 @@ static void pci_write(void *device, uint32_t offset, unsigned size, uint32_t val
         return;
     }
     pci_write(device, offset, size / 2, value & ones(size / 2));
-    pci_write(device, offset + size / 2, size / 2, value >> 8 * (size / 2));
+    pci_write(device, offset + size / 2, size / 2, value >> (size == 4 ? 16 : 8));
 }
 
 const struct bus_device_ops pci_config_ops = {.read = pci_read, .write = pci_write, .max_size = 4};

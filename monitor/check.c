@@ -62,10 +62,11 @@ bool check_open_kernel_report(struct check_report *report, const struct kernel_i
     sensitive_table(&n_rows);
     *report = (struct check_report){.path = kernel->path, .kernel = kernel};
     if (kernel->format == IMAGE_LINUX || kernel->format == IMAGE_BIOS)
-        return file_fail(kernel->path, error, error_size,
-                         kernel->format == IMAGE_LINUX
-                             ? "a Linux bzImage, whose code is compressed; what can be checked is the vmlinux inside"
-                             : "a BIOS, whose code cannot be told from its data");
+        return file_fail(
+            kernel->path, error, error_size,
+            kernel->format == IMAGE_LINUX
+                ? "a Linux bzImage, whose code is compressed; what can be checked is the vmlinux inside"
+                : "a BIOS, whose code cannot be told from its data");
     report->symbols = kernel_symbols(report->kernel);
     report->map = code_map_create(report->kernel, report->symbols, error, error_size);
     if (report->map == NULL) {
