@@ -217,22 +217,21 @@ static bool check_host_mapping(const struct shadow *shadow, const struct report 
                                const struct host_mapping *mapping, uint64_t *n_found)
 {
     uint64_t base = shadow->config.window.base;
+    uint64_t first = mapping->first > base ? mapping->first : base;
+    uint64_t end = mapping->end < base + WINDOW_BYTES ? mapping->end : base + WINDOW_BYTES;
+    bool is_memory = mapping->inode == shadow->set->memory_inode;
 
-    for (uint64_t hva = mapping->first; hva < mapping->end; hva += PAGE_SIZE) {
-        if (hva < base || hva >= base + WINDOW_BYTES)
-            continue;
-
+    if (!is_memory && strncmp(mapping->rights, "---", 3) == 0)
+        return true; /* reserved */
+    for (uint64_t hva = first; hva < end; hva += PAGE_SIZE) {
         uint32_t page = (uint32_t)(hva - base - shadow->config.window.bias) >> PAGE_SHIFT;
         uint32_t spte = shadow->spte[page];
         uint64_t rpn = (mapping->offset + (hva - mapping->first)) >> PAGE_SHIFT;
 
         if (host_is_hole(shadow, page))
             continue;
-        if (mapping->inode != shadow->set->memory_inode) {
-            if (mapping->rights[0] != '-' || mapping->rights[1] != '-' || mapping->rights[2] != '-')
-                return fails(report, "%08x: something else is mapped there", page << PAGE_SHIFT);
-            continue;
-        }
+        if (!is_memory)
+            return fails(report, "%08x: something else is mapped there", page << PAGE_SHIFT);
         if (spte == 0 || spte_rpn(spte) != rpn ||
             ((spte & SPTE_HOST_WRITE) != 0) != (mapping->rights[1] == 'w'))
             return fails(report, "%08x: the host maps page %05" PRIx64 " %s, noted is %08x",
