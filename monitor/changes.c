@@ -81,6 +81,7 @@ static const struct field fields[] = {
     HEX32("cr2", cr2),
     HEX32("cr3", cr3),
     HEX32("cr4", cr4),
+    HEX64S("pdpte", pdpte),
     HEX32("dr0", dr[0]),
     HEX32("dr1", dr[1]),
     HEX32("dr2", dr[2]),

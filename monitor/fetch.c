@@ -82,7 +82,7 @@ static bool find_code_page(struct vm *vm, gva_t linear, uint32_t *rpn)
     struct fault fault;
 
     if (vm->engine->window != NULL) {
-        if (!shadow_find(vm->shadow, linear, &mapping))
+        if (!shadow_find(vm->shadow, linear, &mapping) || !mapping.execute)
             return false;
         *rpn = mapping.rpn;
         return true;

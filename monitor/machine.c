@@ -37,6 +37,15 @@ static void device_access(struct vm *vm, gpa_t gpa, uint8_t *bytes, unsigned siz
 {
     struct bus *bus = board_bus(vm->board);
 
+    if (gpa > UINT32_MAX) { /* PAE reaches further than the board's wires */
+        if (!is_write)
+            memset(bytes, 0xff, size);
+        machine_note(vm, &(struct note){.kind = NOTE_UNCLAIMED,
+                                        .address = gpa,
+                                        .size = size | (unsigned)BUS_MEMORY << 8,
+                                        .flag = is_write});
+        return;
+    }
     while (size != 0) {
         unsigned piece = size >= 4 ? 4 : size >= 2 ? 2 : 1;
         uint32_t value = 0;
@@ -98,8 +107,8 @@ static bool mapped_access(struct vm *vm, gva_t linear, void *buf, unsigned size,
     return true;
 }
 
-/* Descriptor tables, TSS and inner stacks are reached by the emulator alone, again and again: where windows are
- * many and stay, it pays to map them. */
+/* Descriptor tables, TSS and inner stacks are reached by the emulator alone, again and again: where windows
+ * are many and stay, it pays to map them. */
 static void map_for_system(struct vm *vm, gva_t linear, gpa_t gpa, unsigned kind)
 {
     struct shadow *shadow = vm->system_shadow != NULL ? vm->system_shadow : vm->shadow;
@@ -141,6 +150,14 @@ static enum outcome machine_memory(struct vcpu *vcpu, gva_t linear, void *buf, u
                         (kind & ACCESS_WRITE) != 0);
     map_for_system(vm, linear, first.gpa, kind);
     return OUTCOME_DONE;
+}
+
+static void machine_physical_read(struct vcpu *vcpu, gpa_t gpa, void *buf, unsigned size)
+{
+    struct vm *vm = vcpu->machine;
+
+    if (!memory_read(&vm->memory, gpa & ~vm->memory.closed_bits, buf, size))
+        memset(buf, 0xff, size);
 }
 
 static void machine_paging_changed(struct vcpu *vcpu, uint32_t old_cr0, uint32_t old_cr3, uint32_t old_cr4)
@@ -252,6 +269,7 @@ const struct vcpu_ops machine_vcpu_ops = {
     .memory = machine_memory,
     .port_read = machine_port_read,
     .port_write = machine_port_write,
+    .physical_read = machine_physical_read,
     .paging_changed = machine_paging_changed,
     .invlpg = machine_invlpg,
     .tsc = machine_tsc,

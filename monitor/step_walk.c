@@ -4,29 +4,23 @@
  */
 #include "monitor/step_print.h"
 
-#define ENTRY_FRAME 0xfffff000u
+#include <string.h>
+
+#define ENTRY_FRAME UINT64_C(0xffffff000)
 
 struct bit {
-    uint32_t mask;
+    uint64_t mask;
     const char *set, *clear;
 };
 
 static const struct bit entry_bits[] = {
     {PTE_W, "writable", "read-only"}, {PTE_U, "user", "supervisor"}, {PTE_A, "accessed", "not accessed"},
     {PTE_D, "dirty", NULL},           {PTE_PWT, "PWT", NULL},        {PTE_PCD, "PCD", NULL},
+    {PTE_NX, "no-execute", NULL},
 };
 
-static void print_level(const struct vcpu *vcpu, const struct walk_level *level, bool is_leaf, FILE *out)
+static void print_bits(const struct vcpu *vcpu, uint64_t entry, bool is_leaf, FILE *out)
 {
-    uint32_t entry = (uint32_t)level->entry;
-    bool is_large = level->name[1] == 'D' && (entry & PTE_PS) != 0 && (vcpu->cr4 & CR4_PSE) != 0;
-
-    fprintf(out, "  %s %4u at %08llx = %08x ", level->name, (unsigned)(level->address & PAGE_MASK) / 4,
-            (unsigned long long)level->address, entry);
-    if ((entry & PTE_P) == 0) {
-        fputs(" not present\n", out);
-        return;
-    }
     for (size_t i = 0; i < sizeof entry_bits / sizeof entry_bits[0]; i++) {
         const struct bit *bit = &entry_bits[i];
         const char *text = (entry & bit->mask) != 0 ? bit->set : bit->clear;
@@ -36,10 +30,37 @@ static void print_level(const struct vcpu *vcpu, const struct walk_level *level,
     }
     if (is_leaf && (entry & PTE_G) != 0)
         fputs(vcpu->cr4 & CR4_PGE ? " global" : " (global, but CR4.PGE is 0)", out);
-    if (is_large)
-        fprintf(out, " -> 4 MiB page %08x\n", entry & 0xffc00000u);
+}
+
+static void print_level(const struct vcpu *vcpu, const struct walk_level *level, bool is_leaf, bool is_large,
+                        FILE *out)
+{
+    bool is_pae = (vcpu->cr4 & CR4_PAE) != 0;
+    unsigned entry_size = is_pae ? 8 : 4;
+    unsigned index = level->is_register ? (unsigned)(level->address / entry_size) % 4
+                                        : (unsigned)(level->address & PAGE_MASK) / entry_size;
+    unsigned long long entry = level->entry;
+
+    if (level->is_register)
+        fprintf(out, "  %s %2u, a register = %016llx ", level->name, index, entry);
     else
-        fprintf(out, " -> %s %08x\n", is_leaf ? "page" : "table", entry & ENTRY_FRAME);
+        fprintf(out, "  %s %4u at %08llx = %0*llx ", level->name, index, (unsigned long long)level->address,
+                (int)entry_size * 2, entry);
+    if ((entry & PTE_P) == 0) {
+        fputs(" not present\n", out);
+        return;
+    }
+    if (!level->is_register)
+        print_bits(vcpu, entry, is_leaf, out);
+    if (is_large)
+        fprintf(out, " -> %u MiB page %08llx\n", is_pae ? 2 : 4,
+                entry & ENTRY_FRAME & (is_pae ? ~0x1fffffull : ~0x3fffffull));
+    else
+        fprintf(out, " -> %s %08llx\n",
+                is_leaf              ? "page"
+                : level->is_register ? "directory"
+                                     : "table",
+                entry & ENTRY_FRAME);
 }
 
 static void print_refusal(const struct fault *fault, FILE *out)
@@ -63,11 +84,12 @@ static void print_result(const struct vm *vm, const struct walk *walk, uint32_t 
 {
     bool kernel_writes = walk->write || (vm->vcpu.cr0 & CR0_WP) == 0;
 
-    fprintf(out, "  guest    physical %08llx (%s); kernel %s, user %s\n", (unsigned long long)walk->gpa,
+    fprintf(out, "  guest    physical %08llx (%s); kernel %s, user %s%s\n", (unsigned long long)walk->gpa,
             page_kind(vm, rpn), kernel_writes ? "reads and writes" : "reads",
             !walk->user   ? "nothing"
             : walk->write ? "reads and writes"
-                          : "reads");
+                          : "reads",
+            walk->execute ? "" : ", nobody executes");
 }
 
 /* Why a write that the guest's tables allow is caught. */
@@ -101,10 +123,10 @@ static void print_shadow(const struct vm *vm, gva_t gva, const struct walk *walk
                                   : "the next access traps, and the page is put in");
         return;
     }
-    fprintf(out, "  shadow   mapped at host address %08llx to RAM page %x, %s, %s%s\n",
-            (unsigned long long)(window.base + (uint32_t)(gva + window.bias)), mapping.rpn,
+    fprintf(out, "  shadow   mapped at host address %08llx to RAM page %x, %s, %s%s%s\n",
+            (unsigned long long)window.base + (uint32_t)(gva + window.bias), mapping.rpn,
             mapping.write ? "writable" : "read-only", mapping.user ? "for user and kernel" : "for the kernel",
-            mapping.global ? ", global" : "");
+            mapping.execute ? "" : ", not executable", mapping.global ? ", global" : "");
     if (walk != NULL && mapping.rpn != rpn)
         fprintf(
             out,
@@ -126,10 +148,13 @@ void step_print_walk(struct vm *vm, gva_t gva, FILE *out)
     if ((vcpu->cr0 & CR0_PG) == 0)
         fputs("; paging is off: physical addresses are linear ones\n", out);
     else
-        fprintf(out, "; CR3 %08x, CR0.WP %u, CR4.PSE %u\n", vcpu->cr3, (vcpu->cr0 & CR0_WP) != 0,
-                (vcpu->cr4 & CR4_PSE) != 0);
-    for (unsigned i = 0; i < walk.n_levels; i++)
-        print_level(vcpu, &walk.level[i], i == walk.n_levels - 1 && (i > 0 || walk.is_large), out);
+        fprintf(out, "; CR3 %08x, CR0.WP %u, CR4.PSE %u%s\n", vcpu->cr3, (vcpu->cr0 & CR0_WP) != 0,
+                (vcpu->cr4 & CR4_PSE) != 0, (vcpu->cr4 & CR4_PAE) ? ", CR4.PAE 1" : "");
+    for (unsigned i = 0; i < walk.n_levels; i++) {
+        bool is_large = walk.is_large && i == walk.n_levels - 1;
+
+        print_level(vcpu, &walk.level[i], is_large || strcmp(walk.level[i].name, "PTE") == 0, is_large, out);
+    }
     if (is_present)
         print_result(vm, &walk, rpn, out);
     else

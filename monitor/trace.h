@@ -29,7 +29,7 @@ void trace_flush(struct trace *trace);
 
 #define TRACE_TEXT_SIZE   128 /* enough for a note, an instruction and a symbol */
 #define TRACE_LINE_SIZE   4096
-#define TRACE_MAX_CHANGES 96 /* more than there are fields to differ */
+#define TRACE_MAX_CHANGES 104 /* more than there are fields to differ */
 
 /* "IF_virt 1→0", "cr3 00000000→00101000": what differs between two states of the processor. Returns how many
  * there are, at most TRACE_MAX_CHANGES; `max` of them are in texts. */

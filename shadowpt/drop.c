@@ -21,8 +21,9 @@ static bool is_unmapped(const struct shadow *shadow, uint32_t first, uint32_t en
     uint32_t page = first;
 
     while (page < end) {
-        if ((page & (REGION_PAGES - 1)) == 0 && shadow->region[page >> REGION_SHIFT].n_pages == 0)
-            page += REGION_PAGES;
+        if ((page & (space_region_pages(shadow) - 1)) == 0 &&
+            shadow->region[page >> shadow->region_bits].n_pages == 0)
+            page += space_region_pages(shadow);
         else if (shadow->spte[page] != 0)
             return false;
         else
@@ -72,7 +73,7 @@ void drop_page(struct shadow *shadow, uint32_t page)
 
 void drop_region(struct shadow *shadow, struct drop_batch *batch, uint32_t region)
 {
-    uint32_t page = region << REGION_SHIFT;
+    uint32_t page = region << shadow->region_bits;
 
     for (; shadow->region[region].n_pages != 0; page++)
         drop_add(shadow, batch, page);
@@ -94,7 +95,7 @@ void shadow_drop_all(struct shadow *shadow)
 {
     struct drop_batch batch = {0};
 
-    for (uint32_t region = 0; region < WINDOW_REGION; region++) {
+    for (uint32_t region = 0; region < space_regions(shadow); region++) {
         drop_region(shadow, &batch, region);
         table_release(shadow, region); /* one may be linked without pages */
     }

@@ -11,16 +11,18 @@
  */
 #include "shadowpt/space.h"
 
+#define NO_REGION MAX_REGIONS
+
 static bool has_earlier_fill(const struct shadow *shadow, uint32_t region, uint32_t than)
 {
-    return than == WINDOW_REGION || shadow->region[region].filled_at < shadow->region[than].filled_at;
+    return than == NO_REGION || shadow->region[region].filled_at < shadow->region[than].filled_at;
 }
 
 static uint32_t oldest_region(const struct shadow *shadow)
 {
-    uint32_t oldest = WINDOW_REGION;
+    uint32_t oldest = NO_REGION;
 
-    for (uint32_t region = 0; region < WINDOW_REGION; region++)
+    for (uint32_t region = 0; region < space_regions(shadow); region++)
         if (shadow->region[region].n_pages != 0 && shadow->region[region].n_runs != 0 &&
             has_earlier_fill(shadow, region, oldest))
             oldest = region;
@@ -51,7 +53,7 @@ void evict_for(struct shadow *shadow, uint32_t n)
         struct shadow *space = least_recently_used(shadow);
         uint32_t region = oldest_region(space);
 
-        if (region == WINDOW_REGION)
+        if (region == NO_REGION)
             return;
         space->stats.evictions += space->region[region].n_pages;
         drop_region(space, &batch, region);

@@ -29,9 +29,9 @@ struct fill {
     const struct walk *walk;
     uint32_t page, rpn;    /* that faulted */
     uint32_t flags;        /* for the sptes of the whole run */
-    const uint32_t *ptes;  /* NULL: one large page, or paging is off: contiguous by itself */
-    uint32_t pte_mask;     /* what a neighbour's entry must share... */
-    uint32_t pte_pattern;  /* ...and how */
+    uint32_t table;        /* rpn; RPN_NONE: one large page, or paging is off: contiguous by itself */
+    uint64_t pte_mask;     /* what a neighbour's entry must share... */
+    uint64_t pte_pattern;  /* ...and how */
     uint32_t n_read_ahead; /* pages after the faulting one that need no A bit yet */
     bool is_held_back;     /* the page that faulted */
     struct page_range run;
@@ -47,8 +47,8 @@ static unsigned access_kind(const struct vcpu *vcpu, uint32_t error)
 
 /* ---- the run around the page --------------------------------------------------------------------------- */
 
-/* Must the host map the page read-only? Drops a trace that nobody needs any more, unless writes are cheap: then the page
- * is likely to be a table again. */
+/* Must the host map the page read-only? Drops a trace that nobody needs any more, unless writes are cheap:
+ * then the page is likely to be a table again. */
 static bool is_held_back(struct shadow *shadow, uint32_t rpn)
 {
     if (!space_must_hold_back(shadow, rpn))
@@ -70,15 +70,15 @@ static bool belongs_to_run(struct shadow *shadow, const struct fill *fill, uint3
 
     if (shadow->spte[page] != 0)
         return false;
-    if (fill->ptes != NULL) {
-        uint32_t pte = fill->ptes[page & (REGION_PAGES - 1)];
-        uint32_t mask = fill->pte_mask;
+    if (fill->table != RPN_NONE) {
+        uint64_t pte = space_entry(shadow, fill->table, page & (space_region_pages(shadow) - 1));
+        uint64_t mask = fill->pte_mask;
 
         if (page > fill->page && page - fill->page <= fill->n_read_ahead)
-            mask &= ~PTE_A;
+            mask &= ~(uint64_t)PTE_A;
         if ((pte & mask) != (fill->pte_pattern & mask))
             return false;
-        gpa = pte & PTE_FRAME;
+        gpa = pte & shadow->mode->frame;
     }
 
     uint32_t rpn = memory_rpn(shadow->memory, gpa);
@@ -94,13 +94,13 @@ static bool belongs_to_run(struct shadow *shadow, const struct fill *fill, uint3
 static struct page_range widest_run(const struct shadow *shadow, const struct fill *fill)
 {
     struct page_range widest = host_reach(shadow, fill->page);
-    uint32_t first = fill->page & ~(REGION_PAGES - 1);
-    uint32_t end = first + REGION_PAGES;
+    uint32_t first = fill->page & ~(space_region_pages(shadow) - 1);
+    uint32_t end = first + space_region_pages(shadow);
     uint32_t ahead = fill->n_read_ahead > RUN_AHEAD ? fill->n_read_ahead : RUN_AHEAD;
 
-    if (fill->ptes != NULL && fill->page - first > RUN_BEHIND)
+    if (fill->table != RPN_NONE && fill->page - first > RUN_BEHIND)
         first = fill->page - RUN_BEHIND;
-    if (fill->ptes != NULL && end - fill->page > ahead)
+    if (fill->table != RPN_NONE && end - fill->page > ahead)
         end = fill->page + ahead;
     if (widest.first < first)
         widest.first = first;
@@ -129,9 +129,9 @@ static void set_accessed_ahead(struct shadow *shadow, const struct fill *fill)
     gpa_t address = fill->walk->level[fill->walk->n_levels - 1].address;
 
     for (uint32_t page = fill->page + 1; page < fill->run.end; page++) {
-        uint32_t pte = fill->ptes[page & (REGION_PAGES - 1)];
+        uint32_t pte = (uint32_t)space_entry(shadow, fill->table, page & (space_region_pages(shadow) - 1));
 
-        address += sizeof pte;
+        address += shadow->mode->entry_size;
         if (!(pte & PTE_A))
             (void)memory_update_entry(shadow->memory, address, pte, pte | PTE_A);
     }
@@ -144,7 +144,7 @@ static void set_accessed_ahead(struct shadow *shadow, const struct fill *fill)
 static uint32_t flags_for(const struct shadow *shadow, const struct fill *fill, unsigned kind)
 {
     const struct walk *walk = fill->walk;
-    uint32_t flags = SPTE_PRESENT | (walk->is_global ? SPTE_GLOBAL : 0);
+    uint32_t flags = SPTE_PRESENT | (walk->is_global ? SPTE_GLOBAL : 0) | (walk->execute ? 0 : SPTE_NX);
 
     if (walk->write && walk->dirty && !is_rom(shadow, fill->rpn) &&
         (!fill->is_held_back || shadow->uffd >= 0))
@@ -176,17 +176,17 @@ static void map_run(struct shadow *shadow, struct fill *fill)
     find_run(shadow, fill);
     n = fill->run.end - fill->run.first;
     first_rpn = fill->rpn - (fill->page - fill->run.first);
-    if (!host_map(shadow, fill->run, first_rpn, is_writable, fill->page)) {
+    if (!host_map(shadow, fill->run, first_rpn, fill->flags, fill->page)) {
         if (++shadow->n_failures == HOST_FAILURES)
             die("the host refuses to map guest memory: %s", strerror(errno));
         set_drop_all(shadow->set);
         return; /* the guest faults again */
     }
     shadow->n_failures = 0;
-    if (fill->ptes != NULL)
+    if (fill->table != RPN_NONE)
         set_accessed_ahead(shadow, fill);
     space_map_run(shadow, fill->run.first, n, first_rpn, fill->flags);
-    shadow->region[fill->page >> REGION_SHIFT].filled_at = ++shadow->n_fills;
+    space_region_of(shadow, fill->page)->filled_at = ++shadow->n_fills;
     shadow->streak_page = fill->run.end;
     shadow->stats.fills++;
     shadow->stats.pages_filled += n;
@@ -202,7 +202,7 @@ static bool is_upgrade(uint32_t spte, const struct fill *fill)
 {
     return (spte & SPTE_PRESENT) && !(spte & SPTE_WRITE) && (fill->flags & SPTE_WRITE) &&
            !fill->is_held_back && spte_rpn(spte) == fill->rpn &&
-           ((spte ^ fill->flags) & (SPTE_USER | SPTE_OVERRIDE)) == 0;
+           ((spte ^ fill->flags) & (SPTE_USER | SPTE_OVERRIDE | SPTE_NX)) == 0;
 }
 
 static void upgrade(struct shadow *shadow, uint32_t page)
@@ -220,13 +220,15 @@ static void upgrade(struct shadow *shadow, uint32_t page)
 /* What the neighbours of a 4 KiB page must be like is in its page table. */
 static void look_at_neighbours(const struct shadow *shadow, struct fill *fill)
 {
-    const struct walk_level *leaf = &fill->walk->level[1];
+    const struct walk_level *leaf;
 
-    if (fill->walk->n_levels != 2)
+    if (fill->walk->n_levels == 0 || fill->walk->is_large)
         return;
-    fill->ptes = space_table_entries(shadow, memory_rpn(shadow->memory, leaf->address));
-    fill->pte_mask = PTE_P | PTE_A | PTE_W | PTE_U | PTE_G;
-    fill->pte_pattern = (uint32_t)leaf->entry | PTE_A;
+    leaf = &fill->walk->level[fill->walk->n_levels - 1];
+    fill->table = memory_rpn(shadow->memory, leaf->address);
+    fill->pte_mask =
+        PTE_P | PTE_A | PTE_W | PTE_U | PTE_G | shadow->mode->reserved | shadow->mode->no_execute;
+    fill->pte_pattern = leaf->entry | PTE_A;
     if (fill->walk->write) {
         fill->pte_mask |= PTE_D;
         fill->pte_pattern |= fill->walk->dirty ? PTE_D : 0;
@@ -275,10 +277,10 @@ enum shadow_result shadow_map(struct shadow *shadow, struct vcpu *vcpu, gva_t gv
                               struct fault *fault)
 {
     struct walk walk;
-    struct fill fill = {.walk = &walk, .page = gva >> PAGE_SHIFT};
+    struct fill fill = {.walk = &walk, .page = gva >> PAGE_SHIFT, .table = RPN_NONE};
 
     shadow_note_use(shadow);
-    table_follow_registers(shadow, vcpu);
+    switch_follow_registers(shadow, vcpu);
     if (!guest_walk(shadow->memory, vcpu, gva, kind, false, &walk, fault))
         return SHADOW_GUEST;
     fill.rpn = memory_rpn(shadow->memory, walk.gpa);

@@ -61,17 +61,24 @@ struct page_range host_reach(const struct shadow *shadow, uint32_t page)
     return reach;
 }
 
-/* Maps memory pages rpn.. at the run, which lies within one reach; `wanted` is the page that will be touched
- * next. */
-bool host_map(struct shadow *shadow, struct page_range run, uint32_t rpn, bool is_writable, uint32_t wanted)
+/* The host's page tables have a no-execute bit on every CPU that ring3 runs on; compat-mode code honours it.
+ */
+static int protection_for(uint32_t spte)
+{
+    return PROT_READ | ((spte & SPTE_HOST_WRITE) ? PROT_WRITE : 0) | ((spte & SPTE_NX) ? 0 : PROT_EXEC);
+}
+
+/* Maps memory pages rpn.. at the run, which lies within one reach, with the rights in `flags` (SPTE_*);
+ * `wanted` is the page that will be touched next. */
+bool host_map(struct shadow *shadow, struct page_range run, uint32_t rpn, uint32_t flags, uint32_t wanted)
 {
     uint32_t n = run.end - run.first;
+    bool is_writable = (flags & SPTE_HOST_WRITE) != 0;
     bool is_populated = is_writable && n > 1 && n <= POPULATE_MAX_PAGES;
-    int protection = PROT_READ | PROT_EXEC | (is_writable ? PROT_WRITE : 0);
-    int flags = MAP_SHARED | MAP_FIXED | (is_populated ? MAP_POPULATE : 0);
+    int how = MAP_SHARED | MAP_FIXED | (is_populated ? MAP_POPULATE : 0);
 
-    if (mmap(host_pointer(shadow, run.first), (size_t)n * PAGE_SIZE, protection, flags, shadow->memory->fd,
-             (off_t)((uint64_t)rpn << PAGE_SHIFT)) == MAP_FAILED)
+    if (mmap(host_pointer(shadow, run.first), (size_t)n * PAGE_SIZE, protection_for(flags), how,
+             shadow->memory->fd, (off_t)((uint64_t)rpn << PAGE_SHIFT)) == MAP_FAILED)
         return false;
     if (is_writable && !is_populated) {
         uint32_t first = wanted & ~(AROUND_PAGES - 1);
@@ -128,17 +135,14 @@ bool host_clear(struct shadow *shadow)
 
 bool host_set_writable(struct shadow *shadow, uint32_t page, bool is_writable)
 {
-    int protection = PROT_READ | PROT_EXEC | (is_writable ? PROT_WRITE : 0);
+    uint32_t spte = (shadow->spte[page] & ~(uint32_t)SPTE_HOST_WRITE) | (is_writable ? SPTE_HOST_WRITE : 0);
 
-    return mprotect(host_pointer(shadow, page), PAGE_SIZE, protection) == 0;
+    return mprotect(host_pointer(shadow, page), PAGE_SIZE, protection_for(spte)) == 0;
 }
 
-/* The host's page tables have a no-execute bit on every CPU that ring3 runs on; compat-mode code honours it.
- */
 bool shadow_allow_fetch(struct shadow *shadow, gva_t gva, bool is_allowed)
 {
     uint32_t page = gva >> PAGE_SHIFT, spte = shadow->spte[page];
-    int protection = PROT_READ | (spte & SPTE_HOST_WRITE ? PROT_WRITE : 0) | (is_allowed ? PROT_EXEC : 0);
-
-    return spte != 0 && mprotect(host_pointer(shadow, page), PAGE_SIZE, protection) == 0;
+    return spte != 0 && mprotect(host_pointer(shadow, page), PAGE_SIZE,
+                                 protection_for(spte | (is_allowed ? 0 : SPTE_NX))) == 0;
 }

@@ -77,6 +77,10 @@ static bool check_levels(const struct shadow *shadow, const struct report *repor
 {
     for (unsigned i = 0; i < walk->n_levels; i++) {
         const struct walk_level *level = &walk->level[i];
+
+        if (level->is_register)
+            continue;
+
         uint32_t rpn = memory_rpn(shadow->memory, level->address);
 
         if (rpn == RPN_NONE)
@@ -137,6 +141,8 @@ static bool check_page(struct shadow *shadow, const struct report *report, const
                      memory_rpn(shadow->memory, walk.gpa));
     if ((spte & SPTE_USER) && !walk.user)
         return fails(report, "%08x: mapped for the user, but the guest's tables forbid it", gva);
+    if (!(spte & SPTE_NX) && !walk.execute)
+        return fails(report, "%08x: executable, but the guest's tables forbid it", gva);
     if (shadow->config.is_user_only && !(spte & SPTE_USER))
         return fails(report, "%08x: the supervisor's, but mapped in a window of the user's", gva);
     if (spte_is_kernel_only(spte) && shadow->is_user_view && page < shadow->limit_page)
@@ -181,11 +187,11 @@ static bool check_counts(const struct shadow *shadow, const struct report *repor
     uint64_t n_mappings = 0;
     uint32_t n_runs = 0, n_low = 0, n_override = 0;
 
-    for (uint32_t i = 0; i < WINDOW_REGION; i++) {
+    for (uint32_t i = 0; i < space_regions(shadow); i++) {
         const struct region *region = &shadow->region[i];
         uint32_t n_pages = 0, n_kernel = 0;
 
-        for (uint32_t page = i << REGION_SHIFT; page < (i + 1) << REGION_SHIFT; page++) {
+        for (uint32_t page = i << shadow->region_bits; page < (i + 1) << shadow->region_bits; page++) {
             uint32_t spte = shadow->spte[page];
 
             n_pages += spte != 0;
@@ -233,7 +239,8 @@ static bool check_host_mapping(const struct shadow *shadow, const struct report 
         if (!is_memory)
             return fails(report, "%08x: something else is mapped there", page << PAGE_SHIFT);
         if (spte == 0 || spte_rpn(spte) != rpn ||
-            ((spte & SPTE_HOST_WRITE) != 0) != (mapping->rights[1] == 'w'))
+            ((spte & SPTE_HOST_WRITE) != 0) != (mapping->rights[1] == 'w') ||
+            ((spte & SPTE_NX) == 0) != (mapping->rights[2] == 'x'))
             return fails(report, "%08x: the host maps page %05" PRIx64 " %s, noted is %08x",
                          page << PAGE_SHIFT, rpn, mapping->rights, spte);
         ++*n_found;
@@ -277,10 +284,11 @@ static bool check_host(const struct shadow *shadow, const struct report *report)
 
 static bool check_everything(struct shadow *shadow, const struct report *report, const struct vcpu *vcpu)
 {
-    for (uint32_t region = 0; region < WINDOW_REGION; region++) {
+    for (uint32_t region = 0; region < space_regions(shadow); region++) {
         if (shadow->region[region].n_pages == 0)
             continue;
-        for (uint32_t page = region << REGION_SHIFT; page < (region + 1) << REGION_SHIFT; page++)
+        for (uint32_t page = region << shadow->region_bits; page < (region + 1) << shadow->region_bits;
+             page++)
             if (!check_page(shadow, report, vcpu, page) || !check_rmap(shadow, report, page))
                 return false;
     }
@@ -299,8 +307,11 @@ static bool check_changes(struct shadow *shadow, const struct report *report, co
 /* A space against the tables of the registers it was built for. */
 static bool check_space(struct shadow *shadow, const struct report *report, bool everything)
 {
-    struct vcpu vcpu = {.cr0 = shadow->cr0, .cr3 = shadow->cr3, .cr4 = shadow->cr4};
+    struct vcpu vcpu = {
+        .cr0 = shadow->cr0, .cr3 = shadow->cr3, .cr4 = shadow->cr4, .msr = {.efer = shadow->efer}};
     bool is_right;
+
+    memcpy(vcpu.pdpte, shadow->pdpte, sizeof vcpu.pdpte);
 
     if (everything || shadow->n_changes > CHANGE_LOG || ++shadow->n_checks % CHECKS_PER_FULL_CHECK == 0)
         is_right = check_everything(shadow, report, &vcpu);
@@ -316,7 +327,7 @@ bool shadow_check(struct shadow *shadow, const struct vcpu *vcpu, bool everythin
     const struct report report = {error, error_size};
     struct shadow *space;
 
-    table_follow_registers(shadow, vcpu);
+    switch_follow_registers(shadow, vcpu);
     for (uint64_t left = shadow->set->members; (space = set_next(shadow->set, &left)) != NULL;)
         if (!check_space(space, &report, everything))
             return false;

@@ -103,12 +103,13 @@ bool memory_update_entry(struct guest_memory *memory, gpa_t gpa, uint32_t old, u
 
 /* ---- the guest's page tables --------------------------------------------------------------------------- */
 
-#define WALK_MAX_LEVELS 3
+#define WALK_MAX_LEVELS 3 /* under PAE: PDPTE, PDE, PTE */
 
 struct walk_level {
     gpa_t address;  /* of the entry */
     uint64_t entry; /* as it was read, before A and D were set */
     const char *name;
+    bool is_register; /* a PDPTE: it was loaded from that address, which says nothing any more */
 };
 
 struct walk {
@@ -120,10 +121,9 @@ struct walk {
     unsigned n_levels;
 };
 
-/* Walks as the CPU would (SDM Vol 3A ch. 4; 32-bit paging with PSE now, the seam for PAE is walk.c's table of
- * modes). kind is ACCESS_*. Sets A, and D on writes, unless `is_peek`; a walk that faults sets nothing.
- * false: *fault is the #PF. Paging off: identity, no levels. Entries read as all ones where the guest's
- * tables lie outside memory. */
+/* Walks as the CPU would (SDM Vol 3A ch. 4: 32-bit paging with PSE, PAE paging with NX). kind is ACCESS_*.
+ * Sets A, and D on writes, unless `is_peek`; a walk that faults sets nothing. false: *fault is the #PF.
+ * Paging off: identity, no levels. Entries read as all ones where the guest's tables lie outside memory. */
 bool guest_walk(struct guest_memory *memory, const struct vcpu *vcpu, gva_t gva, unsigned kind, bool is_peek,
                 struct walk *walk, struct fault *fault);
 
@@ -240,7 +240,7 @@ void shadow_move_window(struct shadow *shadow, const struct shadow_window *windo
 /* What is mapped at gva now: false if nothing. For `walk`, tests and the invariant. */
 struct shadow_mapping {
     uint32_t rpn;
-    bool write, user, global;
+    bool write, user, global, execute;
 };
 bool shadow_find(const struct shadow *shadow, gva_t gva, struct shadow_mapping *mapping);
 /* The byte at gva in guest_memory, if the space maps its page with the rights that an access of this kind

@@ -1,6 +1,6 @@
 /*
  * The notes of a shadow space: sptes, the reverse map from RAM pages to them, and the counts that bound and
- * speed up everything else (pages and kernel-only pages of each 4 MiB region; host mappings, counted by their
+ * speed up everything else (pages and kernel-only pages of each region; host mappings, counted by their
  * beginnings).
  *
  * The arrays are reserved for the whole window and the whole memory, but a page of them is touched only when
@@ -36,7 +36,9 @@ struct shadow *shadow_create(const struct shadow_config *config, char *error, si
     shadow->max_runs = config->max_runs == 0 ? DEFAULT_MAX_RUNS : config->max_runs;
     if (shadow->max_runs < LEAST_MAX_RUNS)
         shadow->max_runs = LEAST_MAX_RUNS;
-    shadow->directory = RPN_NONE;
+    shadow->region_bits = REGION_BITS;
+    for (unsigned i = 0; i < PAGING_DIRECTORIES; i++)
+        shadow->directory[i] = RPN_NONE;
     shadow->limit_page = WINDOW_PAGES;
     shadow->uffd = -1;
     shadow->spte = set_reserve_array(WINDOW_PAGES, sizeof *shadow->spte);
@@ -69,7 +71,7 @@ void shadow_destroy(struct shadow *shadow)
         return;
     if (shadow->set != NULL) {
         shadow_drop_all(shadow);
-        table_set_directory(shadow, RPN_NONE);
+        table_forget_directories(shadow);
     }
     set_leave(shadow);
     set_release_array(shadow->table, shadow->n_rpn, sizeof *shadow->table);
@@ -94,6 +96,7 @@ bool shadow_find(const struct shadow *shadow, gva_t gva, struct shadow_mapping *
     *mapping = (struct shadow_mapping){.rpn = spte_rpn(spte),
                                        .write = (spte & SPTE_WRITE) != 0,
                                        .user = (spte & SPTE_USER) != 0,
+                                       .execute = (spte & SPTE_NX) == 0,
                                        .global = (spte & SPTE_GLOBAL) && (shadow->cr4 & CR4_PGE)};
     return true;
 }
@@ -104,8 +107,8 @@ uint8_t *shadow_fast(const struct shadow *shadow, const struct vcpu *vcpu, gva_t
     uint32_t needed = SPTE_PRESENT | ((kind & ACCESS_WRITE) ? SPTE_WRITE : 0) |
                       ((kind & ACCESS_USER) ? SPTE_USER : 0); /* an override is never the user's */
 
-    if ((spte & needed) != needed || shadow->cr3 != vcpu->cr3 || shadow->cr0 != vcpu->cr0 ||
-        shadow->cr4 != vcpu->cr4)
+    if ((spte & needed) != needed || ((kind & ACCESS_FETCH) && (spte & SPTE_NX)) ||
+        !space_is_for(shadow, vcpu))
         return NULL;
     return shadow->memory->hva + ((uint64_t)spte_rpn(spte) << PAGE_SHIFT) + (gva & PAGE_MASK);
 }
@@ -151,7 +154,7 @@ static void rmap_remove(struct shadow *shadow, uint32_t page, uint32_t rpn)
 /* Will the host keep two adjacent pages in one mapping? */
 static bool is_joined(uint32_t left, uint32_t right)
 {
-    const uint32_t host = SPTE_HOST_WRITE | SPTE_HOST_UFFD;
+    const uint32_t host = SPTE_HOST_WRITE | SPTE_HOST_UFFD | SPTE_NX;
 
     if (left == 0 || right == 0)
         return left == right;
@@ -169,15 +172,17 @@ static void count_run(struct shadow *shadow, uint32_t page, int by)
 {
     if (page >= WINDOW_PAGES || is_joined(spte_at(shadow, page - 1), shadow->spte[page]))
         return;
-    shadow->region[page >> REGION_SHIFT].n_runs =
-        (uint16_t)(shadow->region[page >> REGION_SHIFT].n_runs + by);
+
+    struct region *region = space_region_of(shadow, page);
+
+    region->n_runs = (uint16_t)(region->n_runs + by);
     shadow->n_runs += (uint32_t)by;
     shadow->set->n_runs += (uint32_t)by;
 }
 
 static void count_page(struct shadow *shadow, uint32_t page, uint32_t spte, int by)
 {
-    struct region *region = &shadow->region[page >> REGION_SHIFT];
+    struct region *region = space_region_of(shadow, page);
 
     if (spte == 0)
         return;
@@ -223,7 +228,7 @@ void space_map_run(struct shadow *shadow, uint32_t first, uint32_t n, uint32_t r
 
 void space_set_flags(struct shadow *shadow, uint32_t page, uint32_t flags)
 {
-    write_spte(shadow, page, (shadow->spte[page] & PTE_FRAME) | flags);
+    write_spte(shadow, page, (shadow->spte[page] & ~PAGE_MASK) | flags);
     invariant_log(shadow, page, 1);
 }
 
@@ -257,8 +262,8 @@ void space_unmap(struct shadow *shadow, uint32_t page)
     write_spte(shadow, page, 0);
     shadow->stats.drops++;
     note_gone(shadow, page);
-    if (shadow->region[page >> REGION_SHIFT].n_pages == 0)
-        table_release(shadow, page >> REGION_SHIFT);
+    if (space_region_of(shadow, page)->n_pages == 0)
+        table_release(shadow, page >> shadow->region_bits);
     invariant_log(shadow, page, 1);
 }
 
@@ -268,8 +273,8 @@ void space_unmap(struct shadow *shadow, uint32_t page)
 struct page_range space_mark_registered(struct shadow *shadow, uint32_t page, struct page_range reach)
 {
     struct page_range run = {page, page + 1};
-    uint32_t first = page & ~(REGION_PAGES - 1);
-    uint32_t end = first + REGION_PAGES;
+    uint32_t first = page & ~(space_region_pages(shadow) - 1);
+    uint32_t end = first + space_region_pages(shadow);
 
     if (first < reach.first)
         first = reach.first;
@@ -290,8 +295,8 @@ struct page_range space_mark_registered(struct shadow *shadow, uint32_t page, st
 
 void space_forget_all(struct shadow *shadow)
 {
-    for (uint32_t region = 0; region < WINDOW_REGION; region++) {
-        uint32_t page = region << REGION_SHIFT;
+    for (uint32_t region = 0; region < space_regions(shadow); region++) {
+        uint32_t page = region << shadow->region_bits;
 
         for (; shadow->region[region].n_pages != 0; page++)
             space_unmap(shadow, page);
@@ -311,12 +316,12 @@ static uint32_t count_kernel_only(const struct shadow *shadow, uint32_t first, u
 
 void space_set_limit(struct shadow *shadow, uint32_t limit_page)
 {
-    uint32_t whole = limit_page >> REGION_SHIFT;
+    uint32_t whole = limit_page >> shadow->region_bits;
 
     shadow->limit_page = limit_page;
     shadow->n_kernel_low = 0;
     for (uint32_t region = 0; region < whole; region++)
         shadow->n_kernel_low += shadow->region[region].n_kernel;
-    if (whole < WINDOW_REGION && shadow->region[whole].n_kernel != 0)
-        shadow->n_kernel_low += count_kernel_only(shadow, whole << REGION_SHIFT, limit_page);
+    if (whole < space_regions(shadow) && shadow->region[whole].n_kernel != 0)
+        shadow->n_kernel_low += count_kernel_only(shadow, whole << shadow->region_bits, limit_page);
 }

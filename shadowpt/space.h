@@ -19,20 +19,19 @@
  * another. What a rule says of "the" mappings of a page or the use of a table is meant of all of them.
  *
  * Read in this order: set.c (what the spaces share), space.c (sptes, reverse map, run counts), host.c (the
- * system calls), drop.c, fill.c, table.c, view.c, evict.c, invariant.c.
+ * system calls), drop.c, fill.c, table.c, switch.c, view.c, evict.c, invariant.c.
  */
 #ifndef RING3_SHADOWPT_SPACE_H
 #define RING3_SHADOWPT_SPACE_H
 
 #include <stdio.h>
+#include <string.h>
 
-#include "shadowpt/shadowpt.h"
+#include "shadowpt/paging.h"
 
-#define WINDOW_PAGES  (1u << 20)
-#define REGION_SHIFT  10 /* a region is what one page-directory entry maps: 1024 pages */
-#define REGION_PAGES  (1u << REGION_SHIFT)
-#define WINDOW_REGION (WINDOW_PAGES / REGION_PAGES)
-#define PTE_FRAME     0xfffff000u
+#define WINDOW_PAGES (1u << 20)
+#define MAX_REGIONS  2048u /* a region is what one page-directory entry maps */
+#define REGION_BITS  10u   /* 1024 pages each; paging off counts as that, and PAE has half of it */
 
 /* An spte: the rpn in bits 31:12 and these. 0: nothing is mapped. */
 enum {
@@ -44,6 +43,7 @@ enum {
     SPTE_HOST_WRITE =
         32, /* the host mapping is PROT_WRITE; without SPTE_WRITE userfaultfd holds the page back */
     SPTE_HOST_UFFD = 64, /* the host mapping is registered with userfaultfd */
+    SPTE_NX = 128,       /* nobody can execute it; the host mapping is not PROT_EXEC */
 };
 
 static inline uint32_t spte_rpn(uint32_t spte)
@@ -75,9 +75,9 @@ struct page_range {
     uint32_t first, end;
 };
 
-struct page_spaces { /* per rpn: bit i is space i */
-    uint64_t mapped; /* the spaces that map it: their reverse maps are not empty */
-    uint64_t table;  /* the spaces that use it as a directory or page table */
+struct page_spaces {       /* per rpn: bit i is space i */
+    uint64_t mapped;       /* the spaces that map it: their reverse maps are not empty */
+    uint64_t table;        /* the spaces that use it as a directory or page table */
     uint8_t n_idle_writes; /* while it is traced and no space uses it */
 };
 
@@ -126,17 +126,22 @@ struct shadow {
     uint32_t *rmap_head; /* + 1 */
     struct table *table;
 
-    struct region region[WINDOW_REGION];
+    struct region region[MAX_REGIONS];
     uint32_t n_runs;     /* host mappings, counted by where they begin */
     uint32_t n_override; /* pages with SPTE_OVERRIDE */
     uint64_t n_fills;
 
-    /* the paging registers the space was built for, and the page directory */
+    /* the paging registers the space was built for... */
     uint32_t cr0, cr3, cr4;
-    uint32_t directory;          /* rpn; RPN_NONE: paging is off, CR3 points to no memory, or... */
-    bool is_detached;            /* ...the directory was given up until the space is used again (table.c) */
+    uint64_t efer, pdpte[PAGING_DIRECTORIES];
+    /* ...and what they mean: the form of the tables, and the page directories */
+    const struct paging_mode *mode; /* NULL: paging is off */
+    unsigned region_bits;
+    uint32_t directory[PAGING_DIRECTORIES]; /* rpns, the first alone without PAE; RPN_NONE: it is in no
+                                               memory... */
+    bool is_detached;            /* ...or they were given up until the space is used again (table.c) */
     uint32_t n_directory_writes; /* since the last use */
-    uint32_t pde[WINDOW_REGION]; /* of regions with pages: up to date; of others: as last seen */
+    uint64_t pde[MAX_REGIONS];   /* of regions with pages: up to date; of others: as last seen */
 
     /* sequential faults (fill.c) */
     uint32_t streak_page; /* the page after the last run that was mapped */
@@ -187,13 +192,36 @@ static inline bool space_is_table(const struct shadow *shadow, uint32_t rpn)
 {
     return (shadow->memory->page_flags[rpn] & PAGE_IS_TABLE) != 0;
 }
-static inline const uint32_t *space_table_entries(const struct shadow *shadow, uint32_t rpn)
+static inline uint32_t space_region_pages(const struct shadow *shadow)
 {
-    return (const uint32_t *)(const void *)(shadow->memory->hva + ((uint64_t)rpn << PAGE_SHIFT));
+    return 1u << shadow->region_bits;
+}
+static inline uint32_t space_regions(const struct shadow *shadow)
+{
+    return WINDOW_PAGES >> shadow->region_bits;
+}
+static inline struct region *space_region_of(struct shadow *shadow, uint32_t page)
+{
+    return &shadow->region[page >> shadow->region_bits];
+}
+/* An entry of a page table or directory, which has as many as a region has pages. */
+static inline uint64_t space_entry(const struct shadow *shadow, uint32_t rpn, uint32_t index)
+{
+    const void *table = shadow->memory->hva + ((uint64_t)rpn << PAGE_SHIFT);
+
+    return shadow->mode->entry_size == sizeof(uint64_t) ? ((const uint64_t *)table)[index]
+                                                        : ((const uint32_t *)table)[index];
+}
+/* Is it built for the registers as they are? */
+static inline bool space_is_for(const struct shadow *shadow, const struct vcpu *vcpu)
+{
+    return shadow->cr3 == vcpu->cr3 && shadow->cr0 == vcpu->cr0 && shadow->cr4 == vcpu->cr4 &&
+           (!(vcpu->cr4 & CR4_PAE) || (shadow->efer == vcpu->msr.efer &&
+                                       memcmp(shadow->pdpte, vcpu->pdpte, sizeof shadow->pdpte) == 0));
 }
 
 /* host.c: the system calls on the window. false: the host has no room for another mapping. */
-bool host_map(struct shadow *shadow, struct page_range run, uint32_t rpn, bool is_writable, uint32_t wanted);
+bool host_map(struct shadow *shadow, struct page_range run, uint32_t rpn, uint32_t flags, uint32_t wanted);
 bool host_unmap(struct shadow *shadow, struct page_range range);
 bool host_clear(struct shadow *shadow);
 bool host_set_writable(struct shadow *shadow, uint32_t page, bool is_writable);
@@ -224,9 +252,16 @@ bool table_is_used(const struct shadow *shadow, uint32_t rpn); /* by any space *
 void table_untrace(struct shadow *shadow, uint32_t rpn);
 void table_note_idle_write(struct shadow *shadow, uint32_t rpn);
 void table_release(struct shadow *shadow, uint32_t region);
-uint32_t table_rights(uint32_t pde, uint32_t pte);
-void table_set_directory(struct shadow *shadow, uint32_t rpn);
-void table_follow_registers(struct shadow *shadow, const struct vcpu *vcpu);
+uint32_t table_rights(const struct paging_mode *mode, uint64_t pde, uint64_t pte);
+void table_trace(struct shadow *shadow, uint32_t rpn);
+void table_set_directory(struct shadow *shadow, unsigned which, uint32_t rpn);
+void table_forget_directories(struct shadow *shadow);
+uint64_t table_directory_entry(const struct shadow *shadow, uint32_t region);
+void table_follow_directory_entry(struct shadow *shadow, struct drop_batch *batch, uint32_t region,
+                                  uint64_t new);
+
+/* switch.c: following the paging registers. */
+void switch_follow_registers(struct shadow *shadow, const struct vcpu *vcpu);
 
 /* view.c */
 void view_note_fill(struct shadow *shadow, struct page_range run, bool is_user);

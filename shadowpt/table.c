@@ -1,6 +1,6 @@
 /*
- * Following the guest's page tables: tracing those the shadow was built from, taking back at once what a
- * write to one no longer allows, and moving from one page directory to another.
+ * Following the guest's page tables: tracing those the shadow was built from, and taking back at once what a
+ * write to one no longer allows.
  *
  * A write is followed in every space that uses the page, in use or not.
  *
@@ -12,30 +12,30 @@
  * again and again without being used (the guest builds or tears down an address space) loses everything built
  * from it, and with it the trace; the next fill that walks through it traces it again.
  *
- * Read next: view.c.
+ * Read next: switch.c.
  */
 #include "shadowpt/space.h"
 
-#include <string.h>
-
 #include "vcpu/fail.h"
 
-/* Writes without a fill in between; then tracing costs more than filling anew. One that takes a mapping away costs a
- * system call and counts for several. */
+/* Writes without a fill in between; then tracing costs more than filling anew. One that takes a mapping away
+ * costs a system call and counts for several. */
 #define FLOOD_WRITES     32u
 #define WRITES_PER_DROPS 8u
 #define IDLE_PER_FLOOD   64u
 
 /* What a page-directory entry and the leaf under it (the same one for a large page) allow a mapping, in
- * SPTE_* bits; SPTE_OVERRIDE: a write by the supervisor with CR0.WP=0. Without A there is no mapping, without
- * D no write. */
-uint32_t table_rights(uint32_t pde, uint32_t pte)
+ * SPTE_* bits; SPTE_OVERRIDE: a write by the supervisor with CR0.WP=0; SPTE_NX: it must have that. Without A
+ * there is no mapping, without D no write. */
+uint32_t table_rights(const struct paging_mode *mode, uint64_t pde, uint64_t pte)
 {
-    uint32_t both = pde & pte;
+    uint64_t both = pde & pte, either = pde | pte;
     uint32_t rights = SPTE_PRESENT;
 
-    if (!(both & PTE_P) || !(both & PTE_A))
+    if (!(both & PTE_P) || !(both & PTE_A) || (either & mode->reserved))
         return 0;
+    if (either & mode->no_execute)
+        rights |= SPTE_NX;
     if (both & PTE_U)
         rights |= SPTE_USER;
     if (pte & PTE_D)
@@ -45,7 +45,7 @@ uint32_t table_rights(uint32_t pde, uint32_t pte)
 
 /* ---- traces -------------------------------------------------------------------------------------------- */
 
-static void trace(struct shadow *shadow, uint32_t rpn)
+void table_trace(struct shadow *shadow, uint32_t rpn)
 {
     if (space_is_table(shadow, rpn))
         return;
@@ -62,11 +62,14 @@ void table_untrace(struct shadow *shadow, uint32_t rpn)
 
 bool table_is_used_by(const struct shadow *shadow, uint32_t rpn)
 {
-    return rpn == shadow->directory || shadow->table[rpn].first_region != 0;
+    for (unsigned i = 0; i < PAGING_DIRECTORIES; i++)
+        if (shadow->directory[i] == rpn)
+            return true;
+    return shadow->table[rpn].first_region != 0;
 }
 
-/* A page that no space uses is written: it may be filled anew, for other addresses, and used again; or it is no table any
- * more. */
+/* A page that no space uses is written: it may be filled anew, for other addresses, and used again; or it is
+ * no table any more. */
 void table_note_idle_write(struct shadow *shadow, uint32_t rpn)
 {
     struct page_spaces *page = &shadow->set->page[rpn];
@@ -89,16 +92,21 @@ static void note_use(struct shadow *shadow, uint32_t rpn)
         shadow->set->page[rpn].table &= ~shadow->bit;
 }
 
-void table_set_directory(struct shadow *shadow, uint32_t rpn)
+void table_set_directory(struct shadow *shadow, unsigned which, uint32_t rpn)
 {
-    uint32_t old = shadow->directory;
+    uint32_t old = shadow->directory[which];
 
-    shadow->directory = rpn;
-    shadow->is_detached = false;
+    shadow->directory[which] = rpn;
     if (old != RPN_NONE)
         note_use(shadow, old);
     if (rpn != RPN_NONE)
         note_use(shadow, rpn);
+}
+
+void table_forget_directories(struct shadow *shadow)
+{
+    for (unsigned i = 0; i < PAGING_DIRECTORIES; i++)
+        table_set_directory(shadow, i, RPN_NONE);
 }
 
 /* ---- which table a region comes from ------------------------------------------------------------------- */
@@ -135,29 +143,39 @@ static void link_region(struct shadow *shadow, uint32_t region, uint32_t rpn)
     note_use(shadow, rpn);
 }
 
+/* The entry of the region, as it is in its directory. */
+uint64_t table_directory_entry(const struct shadow *shadow, uint32_t region)
+{
+    return space_entry(shadow, shadow->directory[region >> shadow->region_bits],
+                       region & (space_region_pages(shadow) - 1));
+}
+
 /* Traces the tables that the walk went through, before something is built from them. false: one of them is
  * not in memory, where no trace is possible. */
 bool table_trace_walk(struct shadow *shadow, const struct walk *walk, gva_t gva)
 {
-    uint32_t region = gva >> (PAGE_SHIFT + REGION_SHIFT);
+    uint32_t region = (gva >> PAGE_SHIFT) >> shadow->region_bits;
+    uint32_t directory = shadow->directory[region >> shadow->region_bits];
+    uint32_t table = 0; /* + 1; 0: a large page */
 
     if (walk->n_levels == 0)
         return true;
-    if (shadow->directory == RPN_NONE)
+    if (directory == RPN_NONE)
         return false;
+    if (!walk->is_large) {
+        uint32_t rpn = memory_rpn(shadow->memory, walk->level[walk->n_levels - 1].address);
 
-    uint32_t rpn = walk->n_levels == 2 ? memory_rpn(shadow->memory, walk->level[1].address) : 0;
-
-    if (rpn == RPN_NONE)
-        return false;
-    trace(shadow, shadow->directory);
-    shadow->pde[region] = space_table_entries(shadow, shadow->directory)[region]; /* A was set by the walk */
-    BUG_ON(shadow->region[region].n_pages != 0 &&
-           shadow->region[region].table != (walk->n_levels == 2 ? rpn + 1 : 0));
-    if (walk->n_levels == 2) {
-        trace(shadow, rpn);
-        link_region(shadow, region, rpn);
-        shadow->table[rpn].n_writes = 0;
+        if (rpn == RPN_NONE)
+            return false;
+        table = rpn + 1;
+    }
+    table_trace(shadow, directory);
+    shadow->pde[region] = table_directory_entry(shadow, region); /* A was set by the walk */
+    BUG_ON(shadow->region[region].n_pages != 0 && shadow->region[region].table != table);
+    if (table != 0) {
+        table_trace(shadow, table - 1);
+        link_region(shadow, region, table - 1);
+        shadow->table[table - 1].n_writes = 0;
     } else {
         table_release(shadow, region);
     }
@@ -176,64 +194,58 @@ static void settle_page(struct shadow *shadow, struct drop_batch *batch, uint32_
     if (spte == 0)
         return;
     if (rights == 0 || ((spte & SPTE_USER) && !(rights & SPTE_USER)) ||
-        memory_rpn(shadow->memory, gpa) != spte_rpn(spte))
+        (!(spte & SPTE_NX) && (rights & SPTE_NX)) || memory_rpn(shadow->memory, gpa) != spte_rpn(spte))
         drop_add(shadow, batch, page);
     else if ((spte & SPTE_WRITE) && !(rights & needed_to_write))
         protect_page(shadow, page);
 }
 
-static bool is_large(const struct shadow *shadow, uint32_t pde)
-{
-    return (pde & PTE_PS) && (shadow->cr4 & CR4_PSE);
-}
-
 /* All mapped pages of a region against a page-directory entry that may lead anywhere. */
 static void settle_region(struct shadow *shadow, struct drop_batch *batch, uint32_t region)
 {
-    const uint32_t large_reserved = 0x003fe000;
-    uint32_t pde = shadow->pde[region];
-    bool large = is_large(shadow, pde);
-    uint32_t rpn = memory_rpn(shadow->memory, pde & PTE_FRAME);
-    const uint32_t *ptes = NULL;
+    const struct paging_mode *mode = shadow->mode;
+    uint64_t pde = shadow->pde[region];
+    bool is_large = (pde & mode->large) != 0;
+    uint32_t rpn = memory_rpn(shadow->memory, pde & mode->frame);
 
-    if (table_rights(pde, pde) == 0 || (large ? (pde & large_reserved) != 0 : rpn == RPN_NONE)) {
+    if (table_rights(mode, pde, pde) == 0 ||
+        (is_large ? (pde & mode->large_reserved) != 0 : rpn == RPN_NONE)) {
         drop_region(shadow, batch, region);
         return;
     }
-    if (!large)
-        ptes = space_table_entries(shadow, rpn);
-    for (uint32_t i = 0; i < REGION_PAGES && shadow->region[region].n_pages != 0; i++) {
-        uint32_t page = (region << REGION_SHIFT) + i;
+    for (uint32_t i = 0; i < space_region_pages(shadow) && shadow->region[region].n_pages != 0; i++) {
+        uint32_t page = (region << shadow->region_bits) + i;
 
         if (shadow->spte[page] == 0)
             continue;
-        if (large)
-            settle_page(shadow, batch, page, table_rights(pde, pde), (pde & 0xffc00000u) + (i << PAGE_SHIFT));
-        else
-            settle_page(shadow, batch, page, table_rights(pde, ptes[i]), ptes[i] & PTE_FRAME);
+
+        uint64_t pte = is_large ? pde : space_entry(shadow, rpn, i);
+        gpa_t gpa = is_large ? (pde & mode->large_frame) + ((gpa_t)i << PAGE_SHIFT) : pte & mode->frame;
+
+        settle_page(shadow, batch, page, table_rights(mode, pde, pte), gpa);
     }
-    if (shadow->region[region].n_pages == 0 || large) {
+    if (shadow->region[region].n_pages == 0 || is_large) {
         table_release(shadow, region);
         return;
     }
-    trace(shadow, rpn);
+    table_trace(shadow, rpn);
     link_region(shadow, region, rpn);
 }
 
 /* Does the new entry lead elsewhere, or allow less than the old one? */
-static bool is_narrower(uint32_t old, uint32_t new)
+static bool is_narrower(const struct paging_mode *mode, uint64_t old, uint64_t new)
 {
-    return ((old ^ new) & (PTE_FRAME | PTE_P | PTE_PS)) != 0 ||
-           (old & ~new &(PTE_A | PTE_D | PTE_W | PTE_U)) != 0;
+    return ((old ^ new) & (mode->frame | mode->reserved | PTE_P | PTE_PS)) != 0 ||
+           (old & ~new &(PTE_A | PTE_D | PTE_W | PTE_U)) != 0 || (new & ~old & mode->no_execute) != 0;
 }
 
-static void follow_directory_entry(struct shadow *shadow, struct drop_batch *batch, uint32_t region,
-                                   uint32_t new)
+void table_follow_directory_entry(struct shadow *shadow, struct drop_batch *batch, uint32_t region,
+                                  uint64_t new)
 {
-    uint32_t old = shadow->pde[region];
+    uint64_t old = shadow->pde[region];
 
     shadow->pde[region] = new;
-    if (!is_narrower(old, new))
+    if (!is_narrower(shadow->mode, old, new))
         return;
     if (shadow->region[region].n_pages == 0)
         table_release(shadow, region);
@@ -244,7 +256,6 @@ static void follow_directory_entry(struct shadow *shadow, struct drop_batch *bat
 /* Entries first to last of the page table were written: the pages they map, in each region built from it. */
 static void follow_table(struct shadow *shadow, uint32_t rpn, uint32_t first, uint32_t last)
 {
-    const uint32_t *ptes = space_table_entries(shadow, rpn);
     uint32_t next;
 
     for (uint32_t link = shadow->table[rpn].first_region; link != 0; link = next) {
@@ -252,9 +263,12 @@ static void follow_table(struct shadow *shadow, uint32_t rpn, uint32_t first, ui
         struct drop_batch batch = {0};
 
         next = shadow->region[region].next;
-        for (uint32_t i = first; i <= last; i++)
-            settle_page(shadow, &batch, (region << REGION_SHIFT) + i,
-                        table_rights(shadow->pde[region], ptes[i]), ptes[i] & PTE_FRAME);
+        for (uint32_t i = first; i <= last; i++) {
+            uint64_t pte = space_entry(shadow, rpn, i);
+
+            settle_page(shadow, &batch, (region << shadow->region_bits) + i,
+                        table_rights(shadow->mode, shadow->pde[region], pte), pte & shadow->mode->frame);
+        }
         drop_flush(shadow, &batch);
     }
 }
@@ -271,13 +285,13 @@ static void drop_everything_from(struct shadow *shadow, uint32_t rpn)
     }
 }
 
-/* The directory is written again and again, and the space is not the one in use: its address space may be
- * gone, and the page serve as something else. It would be traced for ever, so it is let go until the space is
- * used again; nothing can be built from it meanwhile. */
+/* A directory is written again and again, and the space is not the one in use: its address space may be gone,
+ * and the page serve as something else. It would be traced for ever, so it is let go until the space is used
+ * again; nothing can be built from it meanwhile. */
 static void detach(struct shadow *shadow)
 {
     shadow_drop_all(shadow);
-    table_set_directory(shadow, RPN_NONE);
+    table_forget_directories(shadow);
     shadow->is_detached = true;
 }
 
@@ -291,30 +305,45 @@ static void note_write(struct shadow *shadow, uint32_t rpn, bool has_dropped)
         drop_everything_from(shadow, rpn);
 }
 
-/* Entries first to last of a table were written: the space follows. */
-static void follow_write(struct shadow *shadow, uint32_t rpn, uint32_t first, uint32_t last)
+/* Entries first to last of this directory were written. */
+static void follow_directory(struct shadow *shadow, unsigned which, uint32_t first, uint32_t last)
 {
+    uint32_t region = (which << shadow->region_bits) + first;
+    struct drop_batch batch = {0};
+
+    for (uint32_t i = 0; i <= last - first; i++)
+        table_follow_directory_entry(shadow, &batch, region + i, table_directory_entry(shadow, region + i));
+    drop_flush(shadow, &batch);
+    space_observe(shadow, SHADOW_CHANGE_TABLE_WRITE, region << shadow->region_bits,
+                  (last - first + 1) << shadow->region_bits);
+}
+
+/* n bytes of a table were written: the space follows. */
+static void follow_write(struct shadow *shadow, uint32_t rpn, uint32_t offset, uint32_t n)
+{
+    uint32_t first = offset / shadow->mode->entry_size;
+    uint32_t last = (offset + n - 1) / shadow->mode->entry_size;
+    bool is_directory = false;
+
     shadow->stats.table_writes++;
-    if (rpn == shadow->directory) {
-        struct drop_batch batch = {0};
-
-        if (++shadow->n_directory_writes >= FLOOD_WRITES && shadow->used_at != shadow->set->n_uses) {
-            detach(shadow);
-            return;
-        }
-
-        for (uint32_t i = first; i <= last; i++)
-            follow_directory_entry(shadow, &batch, i, space_table_entries(shadow, rpn)[i]);
-        drop_flush(shadow, &batch);
-        space_observe(shadow, SHADOW_CHANGE_TABLE_WRITE, first << REGION_SHIFT,
-                      (last - first + 1) << REGION_SHIFT);
+    for (unsigned i = 0; i < PAGING_DIRECTORIES; i++) {
+        if (rpn != shadow->directory[i])
+            continue;
+        is_directory = true;
+        follow_directory(shadow, i, first, last);
+    }
+    if (is_directory && ++shadow->n_directory_writes >= FLOOD_WRITES &&
+        shadow->used_at != shadow->set->n_uses) {
+        detach(shadow);
+        return;
     }
     if (shadow->table[rpn].first_region != 0) {
         uint32_t region = shadow->table[rpn].first_region - 1u;
         uint64_t n_drops = shadow->stats.drops;
 
         follow_table(shadow, rpn, first, last);
-        space_observe(shadow, SHADOW_CHANGE_TABLE_WRITE, (region << REGION_SHIFT) + first, last - first + 1);
+        space_observe(shadow, SHADOW_CHANGE_TABLE_WRITE, (region << shadow->region_bits) + first,
+                      last - first + 1);
         note_write(shadow, rpn, shadow->stats.drops != n_drops);
     }
 }
@@ -327,90 +356,8 @@ void shadow_table_written(struct guest_memory *memory, uint32_t rpn, uint32_t of
     if (n == 0 || set == NULL)
         return;
     for (uint64_t left = set->page[rpn].table; (shadow = set_next(set, &left)) != NULL;)
-        follow_write(shadow, rpn, offset / sizeof(uint32_t), (offset + n - 1) / sizeof(uint32_t));
-    if (set->page[rpn].table == 0)
+        if (table_is_used_by(shadow, rpn)) /* following in another space may have ended that */
+            follow_write(shadow, rpn, offset, n);
+    if (set->page[rpn].table == 0 && set->members != 0)
         table_note_idle_write(set->space[__builtin_ctzll(set->members)], rpn);
-}
-
-/* ---- the paging registers ------------------------------------------------------------------------------ */
-
-/* The pages that are writable only because CR0.WP was 0. */
-static void drop_overrides(struct shadow *shadow)
-{
-    struct drop_batch batch = {0};
-
-    for (uint32_t page = 0; shadow->n_override != 0; page++)
-        if (shadow->spte[page] & SPTE_OVERRIDE)
-            drop_add(shadow, &batch, page);
-    drop_flush(shadow, &batch);
-}
-
-/* Another page directory: regions whose entry is the same keep their pages without a look at them. */
-static void switch_directory(struct shadow *shadow, uint32_t rpn)
-{
-    struct drop_batch batch = {0};
-
-    table_set_directory(shadow, rpn);
-    if (rpn == RPN_NONE) {
-        shadow_drop_all(shadow);
-        return;
-    }
-
-    const uint32_t *new = space_table_entries(shadow, rpn);
-
-    if (memcmp(shadow->pde, new, sizeof shadow->pde) != 0) {
-        for (uint32_t region = 0; region < WINDOW_REGION; region++)
-            if (shadow->pde[region] != new[region])
-                follow_directory_entry(shadow, &batch, region, new[region]);
-        drop_flush(shadow, &batch);
-    }
-    if (shadow->stats.mappings != 0)
-        trace(shadow, rpn);
-}
-
-/* Brings the space to the registers of the vcpu. Also at every fault, so that a state set up behind
- * vcpu_ops.paging_changed (a loader's, a snapshot's) is followed. */
-void table_follow_registers(struct shadow *shadow, const struct vcpu *vcpu)
-{
-    uint32_t cr0_changed = shadow->cr0 ^ vcpu->cr0;
-    uint32_t cr3_changed = shadow->cr3 ^ vcpu->cr3;
-    uint32_t cr4_changed = shadow->cr4 ^ vcpu->cr4;
-
-    if ((cr0_changed | cr3_changed | cr4_changed) == 0 && !shadow->is_detached)
-        return;
-    shadow->cr0 = vcpu->cr0;
-    shadow->cr3 = vcpu->cr3;
-    shadow->cr4 = vcpu->cr4;
-    if ((cr0_changed & CR0_PG) || (cr4_changed & (CR4_PSE | CR4_PAE))) {
-        shadow_drop_all(shadow);
-        table_set_directory(shadow, RPN_NONE);
-        shadow->user_end = 0;
-        space_set_limit(shadow, WINDOW_PAGES);
-    } else if (cr0_changed & vcpu->cr0 & CR0_WP) {
-        drop_overrides(shadow);
-    }
-    if (!(vcpu->cr0 & CR0_PG))
-        return;
-
-    uint32_t rpn = memory_rpn(shadow->memory, vcpu->cr3 & PTE_FRAME);
-
-    if (rpn != shadow->directory)
-        switch_directory(shadow, rpn);
-}
-
-void shadow_paging_changed(struct shadow *shadow, const struct vcpu *vcpu, uint32_t old_cr0, uint32_t old_cr3,
-                           uint32_t old_cr4)
-{
-    if (old_cr0 == vcpu->cr0 && old_cr4 == vcpu->cr4)
-        shadow->stats.switches++;
-    shadow_note_use(shadow);
-    (void)old_cr3; /* the space compares with what it was built for */
-    table_follow_registers(shadow, vcpu);
-}
-
-/* The tables that mappings were built from are traced, so no mapping can be behind its entry. */
-void shadow_invlpg(struct shadow *shadow, gva_t gva)
-{
-    (void)shadow;
-    (void)gva;
 }

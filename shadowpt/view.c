@@ -30,12 +30,13 @@ static void drop_kernel_low(struct shadow *shadow)
 {
     struct drop_batch batch = {0};
 
-    for (uint32_t region = 0; shadow->n_kernel_low != 0 && region < WINDOW_REGION; region++) {
-        uint32_t page = region << REGION_SHIFT;
+    for (uint32_t region = 0; shadow->n_kernel_low != 0 && region < space_regions(shadow); region++) {
+        uint32_t page = region << shadow->region_bits;
 
         if (shadow->region[region].n_kernel == 0)
             continue;
-        for (uint32_t end = page + REGION_PAGES; page < end && page < shadow->limit_page; page++)
+        for (uint32_t end = page + space_region_pages(shadow); page < end && page < shadow->limit_page;
+             page++)
             if (spte_is_kernel_only(shadow->spte[page]))
                 drop_add(shadow, &batch, page);
     }
@@ -44,7 +45,7 @@ static void drop_kernel_low(struct shadow *shadow)
 
 void shadow_set_view(struct shadow *shadow, const struct vcpu *vcpu, bool is_user)
 {
-    table_follow_registers(shadow, vcpu);
+    switch_follow_registers(shadow, vcpu);
     if (has_own_view(shadow))
         return;
     shadow->is_user_view = is_user;
@@ -62,8 +63,9 @@ uint64_t shadow_user_limit(const struct shadow *shadow)
 static uint32_t next_supervisor_page(const struct shadow *shadow, uint32_t page)
 {
     for (; page < WINDOW_PAGES; page++) {
-        if ((page & (REGION_PAGES - 1)) == 0 && shadow->region[page >> REGION_SHIFT].n_kernel == 0)
-            page += REGION_PAGES - 1;
+        if ((page & (space_region_pages(shadow) - 1)) == 0 &&
+            shadow->region[page >> shadow->region_bits].n_kernel == 0)
+            page += space_region_pages(shadow) - 1;
         else if (spte_is_kernel_only(shadow->spte[page]) && !(shadow->spte[page] & SPTE_OVERRIDE))
             return page;
     }

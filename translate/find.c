@@ -30,7 +30,7 @@ static bool map_code(struct translator *translator, gva_t linear, uint32_t *rpn,
 
     *exit = (struct vm_exit){.reason = EXIT_INTERRUPTED};
     for (int tries = 0; tries < 3; tries++) {
-        if (shadow_find(vm->shadow, linear, &mapping)) {
+        if (shadow_find(vm->shadow, linear, &mapping) && mapping.execute) {
             *rpn = mapping.rpn;
             return true;
         }

@@ -4,13 +4,18 @@
  *
  * Read next: msr.c.
  */
+#include <string.h>
+
 #include "vcpu/internal.h"
 
 #define CR0_WRITABLE (CR0_PE | CR0_MP | CR0_EM | CR0_TS | CR0_NE | CR0_WP | CR0_AM | CR0_NW | CR0_CD | CR0_PG)
 #define CR0_PAGING   (CR0_PE | CR0_WP | CR0_PG)
+/* Changes of these load the PDPTEs anew (SDM Vol 3A 4.4.1). */
+#define CR0_LOADS_PDPTES (CR0_CD | CR0_NW | CR0_PG)
+#define CR4_LOADS_PDPTES (CR4_PAE | CR4_PGE | CR4_PSE)
 /* The bits whose features the CPUID profile has (docs/cpuid.md); any other is reserved: #GP. */
-#define CR4_WRITABLE (CR4_TSD | CR4_PSE | CR4_PGE | CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT)
-#define CR4_PAGING   (CR4_PSE | CR4_PGE)
+#define CR4_WRITABLE (CR4_TSD | CR4_PSE | CR4_PAE | CR4_PGE | CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT)
+#define CR4_PAGING   (CR4_PSE | CR4_PAE | CR4_PGE)
 /* LMSW reaches the low four bits, and cannot clear PE. */
 #define LMSW_BITS (CR0_PE | CR0_MP | CR0_EM | CR0_TS)
 
@@ -32,14 +37,33 @@ static bool is_cr0_valid(uint32_t cr0)
     return !((cr0 & CR0_PG) && !(cr0 & CR0_PE)) && !((cr0 & CR0_NW) && !(cr0 & CR0_CD));
 }
 
+/* Bits of a PDPTE that must be 0 if it is present. */
+#define PDPTE_RESERVED (~((UINT64_C(1) << VCPU_PHYSICAL_BITS) - 1) | 0x1e6)
+
+bool vcpu_load_pdptes(struct vcpu *vcpu, uint32_t cr0, uint32_t cr3, uint32_t cr4)
+{
+    uint64_t pdpte[4];
+
+    if (!(cr0 & CR0_PG) || !(cr4 & CR4_PAE))
+        return true;
+    vcpu->ops->physical_read(vcpu, cr3 & CR3_PDPT_FRAME, pdpte, sizeof pdpte);
+    for (unsigned i = 0; i < 4; i++)
+        if ((pdpte[i] & PTE_P) && (pdpte[i] & PDPTE_RESERVED))
+            return false;
+    memcpy(vcpu->pdpte, pdpte, sizeof pdpte);
+    return true;
+}
+
 static enum outcome write_cr0(struct vcpu *vcpu, uint32_t value)
 {
     const uint32_t old = vcpu->cr0;
 
-    if (!is_cr0_valid(value))
+    bool loads = ((old ^ value) & CR0_LOADS_PDPTES) && (vcpu->cr4 & CR4_PAE);
+
+    if (!is_cr0_valid(value) || (loads && !vcpu_load_pdptes(vcpu, value, vcpu->cr3, vcpu->cr4)))
         return deny(vcpu);
     vcpu->cr0 = (value & CR0_WRITABLE) | CR0_ET;
-    if ((old ^ vcpu->cr0) & CR0_PAGING)
+    if (((old ^ vcpu->cr0) & CR0_PAGING) || loads)
         vcpu->ops->paging_changed(vcpu, old, vcpu->cr3, vcpu->cr4);
     return OUTCOME_DONE;
 }
@@ -48,6 +72,8 @@ static enum outcome write_cr3(struct vcpu *vcpu, uint32_t value)
 {
     const uint32_t old = vcpu->cr3;
 
+    if (!vcpu_load_pdptes(vcpu, vcpu->cr0, value, vcpu->cr4))
+        return deny(vcpu);
     vcpu->cr3 = value;
     vcpu->ops->paging_changed(vcpu, vcpu->cr0, old, vcpu->cr4); /* the same value too: it flushes the TLB */
     return OUTCOME_DONE;
@@ -57,7 +83,8 @@ static enum outcome write_cr4(struct vcpu *vcpu, uint32_t value)
 {
     const uint32_t old = vcpu->cr4;
 
-    if (value & ~CR4_WRITABLE)
+    if ((value & ~CR4_WRITABLE) ||
+        (((old ^ value) & CR4_LOADS_PDPTES) && !vcpu_load_pdptes(vcpu, vcpu->cr0, vcpu->cr3, value)))
         return deny(vcpu);
     vcpu->cr4 = value;
     if ((old ^ value) & CR4_PAGING)

@@ -12,6 +12,7 @@
 #define FEATURE_PSE   0x00000008u
 #define FEATURE_TSC   0x00000010u
 #define FEATURE_MSR   0x00000020u
+#define FEATURE_PAE   0x00000040u
 #define FEATURE_CX8   0x00000100u
 #define FEATURE_APIC  0x00000200u
 #define FEATURE_SEP   0x00000800u
@@ -24,19 +25,24 @@
 #define FEATURE_FXSR  0x01000000u
 #define FEATURE_SSE   0x02000000u
 #define FEATURE_SSE2  0x04000000u
+/* Leaf 80000001H, EDX */
+#define FEATURE_NX 0x00100000u
 /* Leaf 1, ECX */
 #define FEATURE_HYPERVISOR 0x80000000u
 
 #define FEATURES                                                                                             \
-    (FEATURE_FPU | FEATURE_PSE | FEATURE_TSC | FEATURE_MSR | FEATURE_CX8 | FEATURE_APIC | FEATURE_SEP |      \
-     FEATURE_MTRR | FEATURE_PGE | FEATURE_CMOV | FEATURE_PAT | FEATURE_CLFSH | FEATURE_MMX | FEATURE_FXSR |  \
-     FEATURE_SSE | FEATURE_SSE2)
+    (FEATURE_FPU | FEATURE_PSE | FEATURE_TSC | FEATURE_MSR | FEATURE_PAE | FEATURE_CX8 | FEATURE_APIC |      \
+     FEATURE_SEP | FEATURE_MTRR | FEATURE_PGE | FEATURE_CMOV | FEATURE_PAT | FEATURE_CLFSH | FEATURE_MMX |   \
+     FEATURE_FXSR | FEATURE_SSE | FEATURE_SSE2)
 
 /* Leaf 1, EBX: CLFLUSH works on 8 quadwords; APIC ID 0, no brand index, one logical processor. */
 #define CLFLUSH_LINE 0x00000800u
 
 /* Four characters as CPUID returns them: the first one lowest. */
 #define TEXT(a, b, c, d) ((uint32_t)(a) | (uint32_t)(b) << 8 | (uint32_t)(c) << 16 | (uint32_t)(d) << 24)
+
+/* Leaf 80000008H, EAX, beside the physical ones */
+#define LINEAR_BITS 32
 
 struct cpuid_leaf {
     uint32_t leaf;
@@ -53,12 +59,16 @@ static const struct cpuid_leaf leaves[] = {
     {LEAF_LAST_BASIC, 0x00000001, 0, 0, 0}, /* caches and TLBs: nothing is said (null descriptors) */
     /* The hypervisor's own range, by convention: EBX, ECX, EDX. */
     {0x40000000, 0x40000000, TEXT('r', 'i', 'n', 'g'), TEXT('3', 0, 0, 0), 0},
-    {0x80000000, 0x80000004, 0, 0, 0},
-    {0x80000001, 0, 0, 0, 0},
+    {0x80000000, 0x80000008, 0, 0, 0},
+    {0x80000001, 0, 0, 0, FEATURE_NX},
     {0x80000002, TEXT('r', 'i', 'n', 'g'), TEXT('3', ' ', 'v', 'i'), TEXT('r', 't', 'u', 'a'),
      TEXT('l', ' ', 'i', '6')},
     {0x80000003, TEXT('8', '6', ' ', 'p'), TEXT('r', 'o', 'c', 'e'), TEXT('s', 's', 'o', 'r'), 0},
     {0x80000004, 0, 0, 0, 0},
+    {0x80000005, 0, 0, 0, 0},
+    {0x80000006, 0, 0, 0, 0},
+    {0x80000007, 0, 0, 0, 0},
+    {0x80000008, VCPU_PHYSICAL_BITS | LINEAR_BITS << 8, 0, 0, 0},
 };
 
 uint32_t vcpu_cpuid_signature(void)

@@ -105,6 +105,12 @@ static inline void vcpu_commit_stack_pointer(struct vcpu *vcpu, const struct sta
 /* Do `size` >= 1 bytes at `offset` lie within the limit, expand-down included? Not: is the type right. */
 bool segment_contains(const struct segment *segment, uint32_t offset, unsigned size);
 
+/* ---- control registers (control.c) -------------------------------------------------------------------- */
+
+/* Loads the PDPTEs for these values of the registers, if they mean PAE paging. false: one of them is not
+ * valid, which is #GP, and none was loaded. */
+bool vcpu_load_pdptes(struct vcpu *vcpu, uint32_t cr0, uint32_t cr3, uint32_t cr4);
+
 /* ---- I/O permission (io_permission.c) ----------------------------------------------------------------- */
 
 /* May the current CPL touch these ports (SDM Vol 1 19.5: IOPL, else the I/O bitmap of the TSS)? DONE; else

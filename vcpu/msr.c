@@ -10,8 +10,8 @@
 
 #include "vcpu/internal.h"
 
-/* MTRRs describe physical memory; without CPUID leaf 80000008H software takes addresses to have 36 bits. */
-#define PHYSICAL_PAGES 0xffffff000ull
+/* MTRRs describe physical memory. */
+#define PHYSICAL_PAGES (((1ull << VCPU_PHYSICAL_BITS) - 1) & ~(uint64_t)PAGE_MASK)
 #define MTRR_CAP_VALUE 0x508 /* write combining, fixed ranges, eight variable ones */
 #define MTRR_MASK_V    0x800ull
 
@@ -59,7 +59,7 @@ enum msr_kind {
 struct msr {
     uint32_t index;
     uint8_t kind;
-    bool is_apic_base;
+    bool is_apic_base, is_efer;
     uint16_t offset;                  /* in struct vcpu */
     uint64_t constant;                /* what reads show, or what a write cannot change */
     uint64_t writable;                /* other bits must be as they are: #GP */
@@ -118,6 +118,7 @@ static const struct msr msrs[] = {
     MTRR_FIXED(MSR_MTRR_FIX_4K_0 + 5, 8),
     MTRR_FIXED(MSR_MTRR_FIX_4K_0 + 6, 9),
     MTRR_FIXED(MSR_MTRR_FIX_4K_0 + 7, 10),
+    {.index = MSR_EFER, STORED(efer), .writable = EFER_NXE, .is_efer = true},
     {.index = MSR_PAT, STORED(pat), .writable = ~0ull, .is_valid = are_pat_types},
     {.index = MSR_MTRR_DEF_TYPE,
      STORED(mtrr_def_type),
@@ -172,6 +173,8 @@ static void write_msr(struct vcpu *vcpu, const struct msr *msr, uint64_t value)
         memcpy((uint8_t *)vcpu + msr->offset, &value, sizeof value);
         if (msr->is_apic_base)
             vcpu->ops->apic_base_changed(vcpu);
+        if (msr->is_efer)
+            vcpu->ops->paging_changed(vcpu, vcpu->cr0, vcpu->cr3, vcpu->cr4);
         break;
     case MSR_COUNTER:
         vcpu->msr.tsc_offset = value - vcpu->ops->tsc(vcpu);

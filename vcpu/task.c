@@ -198,7 +198,8 @@ static enum outcome read_new_task(struct vcpu *vcpu, const struct segment *tss, 
 
 /* ---- the second half: in the new task ----------------------------------------------------------------- */
 
-static void load_registers(struct vcpu *vcpu, const struct task_switch *task, const struct tss_image *image)
+static enum outcome load_registers(struct vcpu *vcpu, const struct task_switch *task,
+                                   const struct tss_image *image)
 {
     uint32_t old_cr3 = vcpu->cr3;
 
@@ -219,9 +220,12 @@ static void load_registers(struct vcpu *vcpu, const struct task_switch *task, co
     vcpu->cpl = vcpu_is_v8086(vcpu) ? 3 : image->selectors[SEG_CS] & SELECTOR_RPL;
 
     if (image->has_cr3 && (vcpu->cr0 & CR0_PG)) {
+        if (!vcpu_load_pdptes(vcpu, vcpu->cr0, image->cr3, vcpu->cr4))
+            return vcpu_raise_error(vcpu, EXCEPTION_GP, task->ext);
         vcpu->cr3 = image->cr3;
         vcpu->ops->paging_changed(vcpu, vcpu->cr0, old_cr3, vcpu->cr4);
     }
+    return OUTCOME_DONE;
 }
 
 static enum outcome load_code_segment(struct vcpu *vcpu, uint16_t selector, uint32_t ext)
@@ -295,10 +299,10 @@ static enum outcome push_error_code(struct vcpu *vcpu, const struct task_switch 
 static enum outcome enter_new_task(struct vcpu *vcpu, const struct task_switch *task,
                                    const struct tss_image *image)
 {
-    enum outcome outcome;
+    enum outcome outcome = load_registers(vcpu, task, image);
 
-    load_registers(vcpu, task, image);
-    outcome = load_segments(vcpu, image, task->ext);
+    if (outcome == OUTCOME_DONE)
+        outcome = load_segments(vcpu, image, task->ext);
     if (outcome == OUTCOME_DONE && task->has_error)
         outcome = push_error_code(vcpu, task);
     if (outcome != OUTCOME_DONE)

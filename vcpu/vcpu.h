@@ -20,8 +20,9 @@
 #include "decode/decode.h"
 #include "vcpu/x86.h"
 
-typedef uint32_t gva_t; /* guest linear address */
-typedef uint64_t gpa_t; /* guest physical address */
+typedef uint32_t gva_t;       /* guest linear address */
+typedef uint64_t gpa_t;       /* guest physical address */
+#define VCPU_PHYSICAL_BITS 36 /* MAXPHYADDR */
 
 /* ---- state ------------------------------------------------------------------------------------------- */
 
@@ -72,6 +73,7 @@ struct vcpu {
     struct segment ldtr, tr;
     struct table_register gdtr, idtr;
     uint32_t cr0, cr2, cr3, cr4;
+    uint64_t pdpte[4]; /* under PAE: loaded with CR3, and not looked up again (SDM Vol 3A 4.4.1) */
     uint32_t dr[8];
     struct {
         uint64_t tsc_offset; /* added to ops->tsc() */
@@ -144,7 +146,10 @@ struct vcpu_ops {
     enum outcome (*memory)(struct vcpu *vcpu, gva_t linear, void *buf, unsigned size, unsigned kind);
     uint32_t (*port_read)(struct vcpu *vcpu, uint16_t port, unsigned size);
     void (*port_write)(struct vcpu *vcpu, uint16_t port, unsigned size, uint32_t value);
-    /* CR0.PG/WP/PE, CR3, CR4.PSE/PAE/PGE, EFER.NXE changed or CR3 was written: called after vcpu changed. */
+    /* Physical memory, for the PDPTEs; ones where there is none. */
+    void (*physical_read)(struct vcpu *vcpu, gpa_t gpa, void *buf, unsigned size);
+    /* CR0.PG/WP/PE, CR4.PSE/PAE/PGE, EFER.NXE changed, CR3 was written or the PDPTEs were loaded: called
+     * after vcpu changed. */
     void (*paging_changed)(struct vcpu *vcpu, uint32_t old_cr0, uint32_t old_cr3, uint32_t old_cr4);
     void (*invlpg)(struct vcpu *vcpu, gva_t linear);
     uint64_t (*tsc)(struct vcpu *vcpu);

@@ -50,6 +50,8 @@
 #define CR4_OSFXSR     0x00000200u
 #define CR4_OSXMMEXCPT 0x00000400u
 
+#define CR3_PDPT_FRAME 0xffffffe0u /* under PAE: of four PDPTEs */
+
 /* DR6, DR7 (SDM Vol 3B 17.2.3, 17.2.4) */
 #define DR6_BD       0x2000u /* MOV DR under DR7.GD */
 #define DR6_BS       0x4000u /* single step */
@@ -96,7 +98,7 @@ enum exception {
 #define ERROR_IDT   0x02u
 #define ERROR_TI    0x04u
 
-/* Page-table entries (SDM Vol 3A 4.3) */
+/* Page-table entries (SDM Vol 3A 4.3, 4.4) */
 #define PTE_P      0x001u
 #define PTE_W      0x002u
 #define PTE_U      0x004u
@@ -104,8 +106,9 @@ enum exception {
 #define PTE_PCD    0x010u
 #define PTE_A      0x020u
 #define PTE_D      0x040u
-#define PTE_PS     0x080u /* in a page-directory entry: 4 MiB page */
+#define PTE_PS     0x080u /* in a page-directory entry: 4 MiB page, or 2 MiB under PAE */
 #define PTE_G      0x100u
+#define PTE_NX     (UINT64_C(1) << 63) /* under PAE, with EFER.NXE */
 #define PAGE_SHIFT 12
 #define PAGE_SIZE  4096u
 #define PAGE_MASK  0xfffu

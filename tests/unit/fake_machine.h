@@ -107,6 +107,16 @@ static inline void fake_port_write(struct vcpu *vcpu, uint16_t port, unsigned si
     fake_log_port(vcpu->machine, (struct fake_port_access){true, port, (uint8_t)size, value});
 }
 
+static inline void fake_physical_read(struct vcpu *vcpu, gpa_t gpa, void *buf, unsigned size)
+{
+    struct fake_machine *machine = vcpu->machine;
+
+    if (gpa + size <= FAKE_RAM_SIZE)
+        memcpy(buf, machine->ram + gpa, size);
+    else
+        memset(buf, 0xff, size);
+}
+
 static inline void fake_paging_changed(struct vcpu *vcpu, uint32_t old_cr0, uint32_t old_cr3,
                                        uint32_t old_cr4)
 {
@@ -176,6 +186,7 @@ static inline struct vcpu *fake_machine_reset(struct fake_machine *machine)
         .memory = fake_memory,
         .port_read = fake_port_read,
         .port_write = fake_port_write,
+        .physical_read = fake_physical_read,
         .paging_changed = fake_paging_changed,
         .invlpg = fake_invlpg,
         .tsc = fake_tsc,

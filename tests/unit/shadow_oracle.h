@@ -64,14 +64,36 @@ static bool one_in(uint32_t n)
 
 struct expected {
     bool is_present, is_reserved, is_large;
-    bool user, write, accessed, dirty;
+    bool user, write, execute, accessed, dirty;
     gpa_t gpa;
-    gpa_t table; /* of the leaf, if it is not large */
+    gpa_t directory, table; /* of the leaf, if it is not large; UINT64_MAX: not even a directory */
 };
+
+static bool is_pae(void)
+{
+    return (world.vcpu.cr4 & CR4_PAE) != 0;
+}
+
+static unsigned entry_size(void)
+{
+    return is_pae() ? 8 : 4;
+}
+
+static uint32_t n_entries(void) /* of a table */
+{
+    return PAGE_SIZE / entry_size();
+}
+
+static unsigned directory_bits(void) /* of a linear address, below the directory's index */
+{
+    return is_pae() ? 21 : 22;
+}
 
 /* Where the byte is in the memfd; UINT64_MAX: nowhere. */
 static uint64_t offset_of(gpa_t gpa)
 {
+    if (gpa > UINT32_MAX)
+        return UINT64_MAX;
     if (gpa >= ROM_FIRST)
         return RAM_SIZE + (gpa - ROM_FIRST);
     return gpa >= RAM_SIZE || (gpa >= 0xa0000 && gpa < 0xc0000) ? UINT64_MAX : gpa;
@@ -79,7 +101,7 @@ static uint64_t offset_of(gpa_t gpa)
 
 static bool is_rom(gpa_t gpa)
 {
-    return gpa >= ROM_FIRST || (gpa >= 0xc0000 && gpa < 0x100000);
+    return (gpa >= ROM_FIRST && gpa <= UINT32_MAX) || (gpa >= 0xc0000 && gpa < 0x100000);
 }
 
 static uint32_t load(gpa_t gpa)
@@ -92,57 +114,96 @@ static uint32_t load(gpa_t gpa)
     return value;
 }
 
+static uint64_t load_entry(gpa_t gpa)
+{
+    return load(gpa) | (is_pae() ? (uint64_t)load(gpa + 4) << 32 : 0);
+}
+
+static bool has_reserved_bits(uint64_t entry, bool is_large)
+{
+    if (!is_pae())
+        return is_large && (entry & 0x3fe000);
+    if ((entry & PTE_NX) && !(world.vcpu.msr.efer & EFER_NXE))
+        return true;
+    return (entry & 0x7ffffff000000000) || (is_large && (entry & 0x1fe000));
+}
+
+static gpa_t frame_of(uint64_t entry)
+{
+    return entry & 0xffffff000;
+}
+
+static gpa_t directory_for(gva_t gva)
+{
+    uint64_t pdpte = world.vcpu.pdpte[gva >> 30];
+
+    if (!is_pae())
+        return frame_of(world.vcpu.cr3);
+    return (pdpte & PTE_P) ? frame_of(pdpte) : UINT64_MAX;
+}
+
 static struct expected look_up(gva_t gva)
 {
-    struct expected e = {.user = true, .write = true, .accessed = true, .dirty = true};
-    gpa_t at = (world.vcpu.cr3 & 0xfffff000) + (gva >> 22) * 4;
+    struct expected e = {.user = true, .write = true, .execute = true, .accessed = true, .dirty = true};
+    gva_t large_mask = (1u << directory_bits()) - 1;
+    gpa_t at;
 
     if (!(world.vcpu.cr0 & CR0_PG)) {
         e.is_present = true;
         e.gpa = gva;
         return e;
     }
+    e.directory = directory_for(gva);
+    if (e.directory == UINT64_MAX)
+        return e;
+    at = e.directory + (gpa_t)(gva >> directory_bits()) % n_entries() * entry_size();
 
-    uint32_t pde = load(at);
+    uint64_t pde = load_entry(at);
 
     e.accessed = (pde & PTE_A) || is_rom(at);
     e.user = pde & PTE_U;
     e.write = pde & PTE_W;
+    e.execute = !is_pae() || !(pde & PTE_NX);
     if (!(pde & PTE_P))
         return e;
-    if ((pde & PTE_PS) && (world.vcpu.cr4 & CR4_PSE)) {
-        e.is_large = true;
-        e.is_reserved = pde & 0x3fe000;
+    e.is_large = (pde & PTE_PS) && (is_pae() || (world.vcpu.cr4 & CR4_PSE));
+    e.is_reserved = has_reserved_bits(pde, e.is_large);
+    if (e.is_reserved || e.is_large) {
         e.is_present = !e.is_reserved;
         e.dirty = (pde & PTE_D) || is_rom(at);
-        e.gpa = (pde & 0xffc00000) | (gva & 0x3fffff);
+        e.gpa = (frame_of(pde) & ~(gpa_t)large_mask) | (gva & large_mask);
         return e;
     }
-    e.table = pde & 0xfffff000;
-    at = e.table + (gva >> 12 & 0x3ff) * 4;
+    e.table = frame_of(pde);
+    at = e.table + (gpa_t)(gva >> 12) % n_entries() * entry_size();
 
-    uint32_t pte = load(at);
+    uint64_t pte = load_entry(at);
 
-    e.is_present = pte & PTE_P;
+    e.is_reserved = (pte & PTE_P) && has_reserved_bits(pte, false);
+    e.is_present = (pte & PTE_P) && !e.is_reserved;
     e.accessed = e.accessed && ((pte & PTE_A) || is_rom(at));
     e.dirty = (pte & PTE_D) || is_rom(at);
     e.user = e.user && (pte & PTE_U);
     e.write = e.write && (pte & PTE_W);
-    e.gpa = (pte & 0xfffff000) | (gva & PAGE_MASK);
+    e.execute = e.execute && (!is_pae() || !(pte & PTE_NX));
+    e.gpa = frame_of(pte) | (gva & PAGE_MASK);
     return e;
 }
 
 /* The error code of the #PF this access gets, or -1: none. */
-static int expected_fault(gva_t gva, bool is_write)
+static int expected_fault(gva_t gva, unsigned kind)
 {
     struct expected e = look_up(gva);
-    bool is_user = world.vcpu.cpl == 3;
-    int code = (is_write ? PF_WRITE : 0) | (is_user ? PF_USER : 0);
+    bool is_user = world.vcpu.cpl == 3, is_write = kind & ACCESS_WRITE, is_fetch = kind & ACCESS_FETCH;
+    bool shows_fetch = is_fetch && is_pae() && (world.vcpu.msr.efer & EFER_NXE);
+    int code = (is_write ? PF_WRITE : 0) | (is_user ? PF_USER : 0) | (int)(shows_fetch ? PF_FETCH : 0);
 
     if (e.is_reserved)
         return code | PF_PRESENT | PF_RESERVED;
     if (!e.is_present)
         return code;
+    if (is_fetch && !e.execute)
+        return code | PF_PRESENT;
     if (is_user ? !e.user || (is_write && !e.write) : is_write && !e.write && (world.vcpu.cr0 & CR0_WP))
         return code | PF_PRESENT;
     return -1;
@@ -229,9 +290,8 @@ static void note_tables(gva_t gva)
 
     if (!(world.vcpu.cr0 & CR0_PG))
         return;
-    expect(offset_of(world.vcpu.cr3 & 0xfffff000) != UINT64_MAX, "%08x: mapped by a directory in no memory",
-           gva);
-    is_used_table[offset_of(world.vcpu.cr3 & 0xfffff000) >> PAGE_SHIFT] = 1;
+    expect(offset_of(e.directory) != UINT64_MAX, "%08x: mapped by a directory in no memory", gva);
+    is_used_table[offset_of(e.directory) >> PAGE_SHIFT] = 1;
     if (e.is_large)
         return;
     expect(offset_of(e.table) != UINT64_MAX, "%08x: mapped by a table in no memory", gva);
@@ -246,6 +306,7 @@ static void check_mapping(gva_t gva, const struct shadow_mapping *mapping)
     expect(e.is_present && e.accessed, "%08x: mapped, but P or A is clear", gva);
     expect(offset_of(e.gpa) >> PAGE_SHIFT == mapping->rpn, "%08x: mapped to %x", gva, mapping->rpn);
     expect(!mapping->user || e.user, "%08x: mapped for the user", gva);
+    expect(!mapping->execute || e.execute, "%08x: executable, but NX is set", gva);
     expect(mapping->user || !world.config.is_user_only, "%08x: the supervisor's, in a window of the user's",
            gva);
     expect(mapping->user || world.vcpu.cpl != 3 || gva >= shadow_user_limit(world.shadow),

@@ -26,6 +26,7 @@ struct world_space {
     struct shadow *shadow;
     struct shadow_config config;
     uint32_t cr0, cr3, cr4; /* of the vcpu when it was left */
+    uint64_t efer, pdpte[4];
     uint8_t cpl;
 };
 
@@ -126,13 +127,17 @@ static inline void world_use(struct world *world, unsigned index)
                                                         .cr0 = world->vcpu.cr0,
                                                         .cr3 = world->vcpu.cr3,
                                                         .cr4 = world->vcpu.cr4,
+                                                        .efer = world->vcpu.msr.efer,
                                                         .cpl = world->vcpu.cpl};
+    memcpy(world->space[world->current].pdpte, world->vcpu.pdpte, sizeof world->vcpu.pdpte);
     world->current = index;
     world->shadow = next->shadow;
     world->config = next->config;
     world->vcpu.cr0 = next->cr0;
     world->vcpu.cr3 = next->cr3;
     world->vcpu.cr4 = next->cr4;
+    world->vcpu.msr.efer = next->efer;
+    memcpy(world->vcpu.pdpte, next->pdpte, sizeof world->vcpu.pdpte);
     world->vcpu.cpl = next->cpl;
 }
 
@@ -152,6 +157,8 @@ static inline unsigned world_add_space(struct world *world, bool has_own_view, b
     added->cr0 = world->vcpu.cr0;
     added->cr3 = world->vcpu.cr3;
     added->cr4 = world->vcpu.cr4;
+    added->efer = world->vcpu.msr.efer;
+    memcpy(added->pdpte, world->vcpu.pdpte, sizeof added->pdpte);
     added->cpl = is_user_only ? 3 : has_own_view ? 0 : world->vcpu.cpl;
     return world->n_spaces++;
 }

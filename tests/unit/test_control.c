@@ -98,13 +98,109 @@ END_TEST
 
 START_TEST(cr4_has_the_bits_of_the_profile_and_no_other)
 {
-    static const uint32_t reserved[] = {CR4_VME, CR4_PVI, CR4_DE, CR4_PAE, CR4_MCE, 0x800, 0x80000000};
+    static const uint32_t reserved[] = {CR4_VME, CR4_PVI, CR4_DE, CR4_MCE, 0x800, 0x80000000};
 
     for (size_t i = 0; i < sizeof reserved / sizeof reserved[0]; i++) {
         struct vcpu *vcpu = guest_reset(&machine);
 
         vcpu->gpr[EAX] = reserved[i];
         guest_assert_fault(vcpu, EXCEPTION_GP, 0, MOV_TO_CR(4));
+    }
+}
+END_TEST
+
+/* ---- the PDPTEs ---------------------------------------------------------------------------------------- */
+
+#define PDPT 0x5020u /* aligned to 32 bytes is enough */
+
+static struct vcpu *reset_pae(bool is_paged)
+{
+    static const uint64_t pdpte[4] = {0x100006001, 0x7019, 0x8e00, 0xfffffffff0000001 & 0xfffffffff};
+    struct vcpu *vcpu = guest_reset(&machine);
+
+    fake_write(&machine, PDPT, pdpte, sizeof pdpte);
+    vcpu->cr3 = PDPT | 0x18; /* PWT and PCD */
+    if (is_paged)
+        vcpu->cr0 |= CR0_PG;
+    return vcpu;
+}
+
+START_TEST(pdptes_are_loaded_when_pae_paging_begins)
+{
+    struct vcpu *vcpu = reset_pae(true);
+
+    vcpu->gpr[EAX] = CR4_PAE;
+    guest_assert_done(vcpu, MOV_TO_CR(4));
+    ck_assert_uint_eq(vcpu->pdpte[0], 0x100006001);
+    ck_assert_uint_eq(vcpu->pdpte[1], 0x7019);
+    ck_assert_uint_eq(machine.n_paging_changes, 1);
+
+    vcpu = reset_pae(false);
+    vcpu->gpr[EAX] = CR4_PAE;
+    guest_assert_done(vcpu, MOV_TO_CR(4));
+    ck_assert_uint_eq(vcpu->pdpte[0], 0); /* no paging yet */
+    vcpu->gpr[EAX] = CR0_PE | CR0_PG;
+    guest_assert_done(vcpu, MOV_TO_CR(0));
+    ck_assert_uint_eq(vcpu->pdpte[0], 0x100006001);
+}
+END_TEST
+
+START_TEST(pdptes_are_kept_until_a_register_loads_them)
+{
+    struct vcpu *vcpu = reset_pae(true);
+    uint32_t cr4 = CR4_PAE;
+
+    vcpu->gpr[EAX] = cr4;
+    guest_assert_done(vcpu, MOV_TO_CR(4));
+    fake_write(&machine, PDPT, (const uint32_t[]){0x9001}, 4);
+    ck_assert_uint_eq(vcpu->pdpte[0], 0x100006001);
+    vcpu->gpr[EAX] = cr4 | CR4_OSFXSR; /* and CR0.WP, which have nothing to do with it */
+    guest_assert_done(vcpu, MOV_TO_CR(4));
+    vcpu->gpr[EAX] = vcpu->cr0 | CR0_WP;
+    guest_assert_done(vcpu, MOV_TO_CR(0));
+    ck_assert_uint_eq(vcpu->pdpte[0], 0x100006001);
+    vcpu->gpr[EAX] = cr4 | CR4_PGE;
+    guest_assert_done(vcpu, MOV_TO_CR(4));
+    ck_assert_uint_eq(vcpu->pdpte[0], 0x100009001);
+    fake_write(&machine, PDPT, (const uint32_t[]){0xa001}, 4);
+    vcpu->gpr[EAX] = vcpu->cr3;
+    guest_assert_done(vcpu, MOV_TO_CR(3));
+    ck_assert_uint_eq(vcpu->pdpte[0], 0x10000a001);
+    fake_write(&machine, PDPT, (const uint32_t[]){0xb001}, 4);
+    vcpu->gpr[EAX] = vcpu->cr0 | CR0_CD;
+    guest_assert_done(vcpu, MOV_TO_CR(0));
+    ck_assert_uint_eq(vcpu->pdpte[0], 0x10000b001);
+}
+END_TEST
+
+START_TEST(an_invalid_pdpte_is_refused)
+{
+    for (unsigned bit = 1; bit < 64; bit++) {
+        bool is_reserved = bit <= 2 || (bit >= 5 && bit <= 8) || bit >= VCPU_PHYSICAL_BITS;
+        struct vcpu *vcpu = reset_pae(true);
+        uint64_t entry = UINT64_C(1) << bit;
+
+        fake_write(&machine, PDPT + 24, &entry, sizeof entry); /* not present: anything goes */
+        vcpu->gpr[EAX] = CR4_PAE;
+        guest_assert_done(vcpu, MOV_TO_CR(4));
+        entry |= PTE_P;
+        fake_write(&machine, PDPT + 24, &entry, sizeof entry);
+        fake_write(&machine, PDPT, (const uint32_t[]){0xc001}, 4);
+        vcpu->gpr[EAX] = PDPT;
+        if (!is_reserved) {
+            guest_assert_done(vcpu, MOV_TO_CR(3));
+            ck_assert_uint_eq(vcpu->pdpte[3], entry);
+            continue;
+        }
+        guest_assert_fault(vcpu, EXCEPTION_GP, 0, MOV_TO_CR(3));
+        ck_assert_uint_eq(vcpu->cr3, PDPT | 0x18);
+        ck_assert_uint_eq(vcpu->pdpte[0], 0x100006001); /* none is loaded */
+        vcpu->gpr[EAX] = CR4_PAE | CR4_PGE;
+        guest_assert_fault(vcpu, EXCEPTION_GP, 0, MOV_TO_CR(4));
+        vcpu->gpr[EAX] = vcpu->cr0 | CR0_CD;
+        guest_assert_fault(vcpu, EXCEPTION_GP, 0, MOV_TO_CR(0));
+        ck_assert_uint_eq(vcpu->cr4, CR4_PAE);
+        ck_assert_uint_eq(vcpu->cr0 & CR0_CD, 0);
     }
 }
 END_TEST
@@ -370,6 +466,9 @@ int main(void)
         cr0_keeps_et_and_drops_reserved_bits,
         the_machine_hears_of_every_change_of_paging,
         cr4_has_the_bits_of_the_profile_and_no_other,
+        pdptes_are_loaded_when_pae_paging_begins,
+        pdptes_are_kept_until_a_register_loads_them,
+        an_invalid_pdpte_is_refused,
         other_control_registers_do_not_exist,
         cr2_and_cr3_hold_what_was_written,
         lmsw_sets_pe_and_cannot_clear_it,

@@ -44,8 +44,8 @@ static void put_fpu(struct vcpu *vcpu, struct chance *chance)
 static void put_mode(struct vcpu *vcpu, struct chance *chance)
 {
     static const uint32_t cr0_bits[] = {CR0_MP, CR0_EM, CR0_TS, CR0_NE, CR0_AM, CR0_WP};
-    static const uint32_t cr4_bits[] = {CR4_VME, CR4_PVI, CR4_TSD,    CR4_DE,
-                                        CR4_PSE, CR4_PGE, CR4_OSFXSR, CR4_OSXMMEXCPT};
+    static const uint32_t cr4_bits[] = {CR4_VME, CR4_PVI, CR4_TSD,    CR4_DE,        CR4_PSE,
+                                        CR4_PAE, CR4_PGE, CR4_OSFXSR, CR4_OSXMMEXCPT};
 
     vcpu_set_flat(vcpu, SEL_CODE0, SEL_DATA0, GUEST_CODE);
     vcpu->gdtr = (struct table_register){GUEST_GDT, GUEST_GDT_LIMIT};

@@ -37,11 +37,11 @@ START_TEST(an_unknown_msr_faults_and_is_reported)
 {
     struct vcpu *vcpu = guest_reset(&machine);
 
-    vcpu->gpr[ECX] = 0xc0000080; /* EFER: the profile has neither NX nor long mode */
+    vcpu->gpr[ECX] = 0xc0000081; /* STAR: the profile has no SYSCALL */
     guest_assert_fault(vcpu, EXCEPTION_GP, 0, RDMSR);
     guest_assert_fault(vcpu, EXCEPTION_GP, 0, WRMSR);
     ck_assert_uint_eq(machine.n_unknown_msrs, 2);
-    ck_assert_uint_eq(machine.unknown_msr, 0xc0000080);
+    ck_assert_uint_eq(machine.unknown_msr, 0xc0000081);
 }
 END_TEST
 
@@ -62,6 +62,7 @@ START_TEST(msrs_hold_what_they_may)
         {MSR_PAT, 0x0007010600070106, 0x0007010600070106},
         {MSR_BIOS_SIGN_ID, 0x1234, 0}, /* no microcode: a write is how software asks */
         {MSR_MISC_ENABLE, 0x400000, 0x400000},
+        {MSR_EFER, EFER_NXE, EFER_NXE},
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -91,6 +92,8 @@ START_TEST(msrs_refuse_what_they_must)
         {MSR_APIC_BASE, 0xfee00c00 | 0x100},      /* x2APIC */
         {MSR_APIC_BASE, 0xfee00800},              /* BSP is read-only */
         {MSR_MISC_ENABLE, 0x100000001},           /* reserved */
+        {MSR_EFER, EFER_NXE | 1},                 /* SYSCALL */
+        {MSR_EFER, 0x100},                        /* long mode */
     };
 
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -121,6 +124,16 @@ START_TEST(the_apic_hears_of_its_base)
     guest_assert_done(vcpu, WRMSR);
     ck_assert_uint_eq(machine.n_apic_base_changes, 1);
     ck_assert_uint_eq(vcpu->msr.apic_base, 0xfed00900);
+}
+END_TEST
+
+START_TEST(paging_hears_of_efer)
+{
+    struct vcpu *vcpu = guest_reset(&machine);
+
+    set_operands(vcpu, MSR_EFER, EFER_NXE);
+    guest_assert_done(vcpu, WRMSR);
+    ck_assert_uint_eq(machine.n_paging_changes, 1);
 }
 END_TEST
 
@@ -187,9 +200,11 @@ START_TEST(cpuid_features_are_the_profile)
     ck_assert_uint_eq(vcpu->gpr[EAX], 0x000106ca);
     ck_assert_uint_eq(vcpu->gpr[EBX], 0x00000800);
     ck_assert_uint_eq(vcpu->gpr[ECX], 0x80000000);
-    ck_assert_uint_eq(vcpu->gpr[EDX], 0x0789bb39);
+    ck_assert_uint_eq(vcpu->gpr[EDX], 0x0789bb79);
     cpuid(vcpu, 0x80000001);
-    ck_assert_uint_eq(vcpu->gpr[EDX], 0);
+    ck_assert_uint_eq(vcpu->gpr[EDX], 0x00100000);
+    cpuid(vcpu, 0x80000008);
+    ck_assert_uint_eq(vcpu->gpr[EAX], 0x2024);
 }
 END_TEST
 
@@ -210,7 +225,7 @@ START_TEST(a_missing_leaf_answers_as_the_last_basic_one)
     cpuid(vcpu, 0x7);
     ck_assert_uint_eq(vcpu->gpr[EAX], 1);
     ck_assert_uint_eq(vcpu->gpr[EBX], 0);
-    cpuid(vcpu, 0x80000008);
+    cpuid(vcpu, 0x80000009);
     ck_assert_uint_eq(vcpu->gpr[EAX], 1);
 }
 END_TEST
@@ -224,6 +239,7 @@ int main(void)
         msrs_refuse_what_they_must,
         mtrr_cap_says_what_there_is,
         the_apic_hears_of_its_base,
+        paging_hears_of_efer,
         the_tsc_can_be_set,
         cpuid_names_the_vendor_and_the_hypervisor,
         cpuid_features_are_the_profile,

@@ -2,8 +2,8 @@
  * The shadow against an oracle: a random guest edits page tables, switches address spaces, toggles paging
  * bits and touches memory; after each step every mapping is compared with a plain walk of the guest's tables
  * (shadow_oracle.h), and so is what the host's loads and stores through the window really do. Half of the
- * runs have several spaces, of all kinds, and what is not in use is checked just the same; pages become code,
- * and what the shadow tells of fills, drops and writes to code must be all there is.
+ * runs have several spaces, of all kinds, half have PAE, and what is not in use is checked just the same;
+ * pages become code, and what the shadow tells of fills, drops and writes to code must be all there is.
  *
  * Each run is named by one number, its configuration and seed: a failure prints it, and
  * ORACLE_RUN=<number> [ORACLE_STEPS=<n>] test_shadow_oracle repeats it alone. What the runs together have met
@@ -56,7 +56,13 @@
     X(CODE_WRITTEN, "a page of code was written by a device")                                                \
     X(CODE_EMULATED, "a store of the guest to code was emulated")                                            \
     X(CODE_GIVEN_UP, "a store of the guest to code made it data")                                            \
-    X(FAST, "an access needed no walk")
+    X(FAST, "an access needed no walk")                                                                      \
+    X(PAE, "memory was touched under PAE")                                                                   \
+    X(PAE_KEEP, "new PDPTEs kept pages")                                                                     \
+    X(NO_EXECUTE, "a page was mapped that cannot be executed")                                               \
+    X(FETCH, "a fetch filled")                                                                               \
+    X(FETCH_FORBIDDEN, "a guest fault: a fetch from a page with NX")                                         \
+    X(MODE_CHANGED, "PAE or NX was switched on or off")
 
 enum event {
 #define EVENT_NAME(name, text) EVENT_##name,
@@ -73,6 +79,7 @@ static const char *const event_text[EVENT_COUNT] = {
 
 /* by event, and after them the runs that passed; shared with the processes of the runs */
 static uint64_t *met;
+static bool may_use_pae; /* in this run */
 static unsigned first_run = 0, end_run = N_RUNS, n_steps = STEPS;
 
 static void meet(enum event event)
@@ -82,9 +89,9 @@ static void meet(enum event event)
 
 /* ---- steps --------------------------------------------------------------------------------------------- */
 
-static uint32_t random_flags(void)
+static uint64_t random_flags(void)
 {
-    uint32_t flags = 0;
+    uint64_t flags = 0;
 
     flags |= one_in(24) ? 0 : PTE_P;
     flags |= one_in(4) ? 0 : PTE_W;
@@ -92,6 +99,10 @@ static uint32_t random_flags(void)
     flags |= one_in(3) ? 0 : PTE_A;
     flags |= one_in(2) ? 0 : PTE_D;
     flags |= one_in(6) ? PTE_G : 0;
+    if (is_pae()) {
+        flags |= one_in(6) ? PTE_NX : 0;
+        flags |= one_in(60) ? UINT64_C(1) << (33 + pick(30)) : 0; /* beyond 4 GiB, or reserved */
+    }
     return flags;
 }
 
@@ -115,13 +126,13 @@ static uint32_t random_frame(void)
     }
 }
 
-static uint32_t random_pde(void)
+static uint64_t random_pde(void)
 {
-    static const uint32_t large_frame[] = {0, 0, 0x400000, 0x400000, 0x800000, 0xffc00000};
+    static const uint32_t large_frame[] = {0, 0, 0x400000, 0x400000, 0x600000, 0x800000, 0xffe00000};
 
     if (one_in(6))
-        return large_frame[pick(N(large_frame))] | random_flags() | PTE_PS |
-               (one_in(10) ? 1u << (13 + pick(9)) : 0);
+        return (large_frame[pick(N(large_frame))] & (is_pae() ? UINT32_MAX : 0xffc00000)) | random_flags() |
+               PTE_PS | (one_in(10) ? 1u << (13 + pick(9)) : 0);
     if (one_in(16))
         return random_frame() | random_flags();
     if (one_in(8))
@@ -132,7 +143,10 @@ static uint32_t random_pde(void)
 /* Of one of the directories, at a region that is touched. */
 static gpa_t random_directory_entry(void)
 {
-    return directory_gpa[pick(N(directory_gpa))] + (gpa_t)touched_region[pick(N(touched_region))] * 4;
+    gva_t gva = touched_region[pick(N(touched_region))] << 22 | pick(2) << 21;
+
+    return directory_gpa[pick(N(directory_gpa))] +
+           (gpa_t)(gva >> directory_bits()) % n_entries() * entry_size();
 }
 
 /* The mappings dropped, or with `is_eviction` evicted, in the spaces that are not in use. */
@@ -169,44 +183,62 @@ static void store(gpa_t gpa, const void *bytes, size_t n)
 
 static void edit_directory_entry(void)
 {
-    uint32_t entry = random_pde();
+    uint64_t entry = random_pde();
 
-    store(random_directory_entry(), &entry, sizeof entry);
+    store(random_directory_entry(), &entry, entry_size());
 }
 
 /* A stretch of entries with frames that follow each other, in one write or entry by entry. */
 static void edit_table(void)
 {
-    uint32_t first = pick(1024);
+    uint32_t first = pick(n_entries());
     uint32_t n = one_in(3) ? 1 : 1 + pick(120);
-    uint32_t frame = random_frame(), flags = random_flags();
-    gpa_t at = table_gpa[pick(N(table_gpa))] + (gpa_t)first * 4;
-    uint32_t entry[128];
+    uint64_t frame = random_frame(), flags = random_flags();
+    gpa_t at = table_gpa[pick(N(table_gpa))] + (gpa_t)first * entry_size();
+    uint8_t entry[128 * sizeof(uint64_t)];
 
-    if (n > 1024 - first)
-        n = 1024 - first;
-    for (uint32_t i = 0; i < n; i++)
-        entry[i] = frame + i * PAGE_SIZE + (one_in(20) ? random_flags() : flags);
+    if (n > n_entries() - first)
+        n = n_entries() - first;
+    for (uint32_t i = 0; i < n; i++) {
+        uint64_t made = frame + (uint64_t)i * PAGE_SIZE + (one_in(20) ? random_flags() : flags);
+
+        memcpy(entry + (size_t)i * entry_size(), &made, entry_size());
+    }
     if (one_in(2)) {
-        store(at, entry, n * sizeof entry[0]);
+        store(at, entry, (size_t)n * entry_size());
         return;
     }
-    for (uint32_t i = 0; i < n; i++, at += sizeof entry[i])
-        store(at, &entry[i], sizeof entry[i]);
+    for (uint32_t i = 0; i < n; i++)
+        store(at + (gpa_t)i * entry_size(), entry + (size_t)i * entry_size(), entry_size());
 }
 
 /* One entry, a few bits: what an operating system does when it ages, protects or copies on write. */
 static void edit_bits(void)
 {
-    static const uint32_t bit[] = {PTE_P, PTE_W,  PTE_U, PTE_A,    PTE_D,
-                                   PTE_G, PTE_PS, 0x200, 1u << 13, 1u << 21};
-    gpa_t at = one_in(3) ? random_directory_entry() : table_gpa[pick(N(table_gpa))] + (gpa_t)pick(1024) * 4;
-    uint32_t entry = load(at) ^ bit[pick(N(bit))];
+    static const uint64_t bit[] = {PTE_P,  PTE_W, PTE_U,    PTE_A,    PTE_D,  PTE_G,
+                                   PTE_PS, 0x200, 1u << 13, 1u << 21, PTE_NX, UINT64_C(1) << 40};
+    gpa_t at = one_in(3) ? random_directory_entry()
+                         : table_gpa[pick(N(table_gpa))] + (gpa_t)pick(n_entries()) * entry_size();
+    uint64_t entry = load_entry(at) ^ bit[pick(is_pae() ? N(bit) : N(bit) - 2)];
 
     if (one_in(4)) /* one byte of it */
         store(at, &entry, 1);
     else
-        store(at, &entry, sizeof entry);
+        store(at, &entry, entry_size());
+}
+
+/* As the CPU loads them: some lead nowhere, some to the same directory. */
+static void random_pdptes(void)
+{
+    for (unsigned i = 0; i < 4; i++) {
+        if (one_in(3))
+            continue;
+        world.vcpu.pdpte[i] = directory_gpa[pick(N(directory_gpa))] | PTE_P;
+        if (one_in(16))
+            world.vcpu.pdpte[i] = one_in(2) ? UINT64_C(0x100400001) : 0xa0001;
+        if (one_in(16))
+            world.vcpu.pdpte[i] &= ~(uint64_t)PTE_P;
+    }
 }
 
 static void switch_directory(void)
@@ -214,11 +246,15 @@ static void switch_directory(void)
     const struct shadow_stats before = *shadow_stats(world.shadow);
     uint32_t cr3 = (uint32_t)directory_gpa[pick(N(directory_gpa))];
 
-    if (one_in(30))
+    if (is_pae())
+        random_pdptes();
+    else if (one_in(30))
         cr3 = one_in(2) ? 0xa0000 : (uint32_t)RAM_SIZE;
     world_set_registers(&world, world.vcpu.cr0, cr3, world.vcpu.cr4);
-    if (offset_of(cr3) == UINT64_MAX)
+    if (!is_pae() && offset_of(cr3) == UINT64_MAX)
         meet(EVENT_NO_DIRECTORY);
+    if (is_pae() && shadow_stats(world.shadow)->mappings != 0)
+        meet(EVENT_PAE_KEEP);
     if (shadow_stats(world.shadow)->drops != before.drops)
         meet(EVENT_SWITCH_DROP);
     if (shadow_stats(world.shadow)->mappings != 0)
@@ -231,11 +267,11 @@ static void copy_directory_entries(void)
     gpa_t from = directory_gpa[pick(N(directory_gpa))], to = directory_gpa[pick(N(directory_gpa))];
 
     for (size_t i = 0; i < N(touched_region); i++) {
-        gpa_t offset = (gpa_t)touched_region[i] * 4;
-        uint32_t entry = load(from + offset);
+        gpa_t offset = (gpa_t)(touched_region[i] << 22 >> directory_bits()) % n_entries() * entry_size();
+        uint64_t entry = load_entry(from + offset);
 
         if (!one_in(4))
-            store(to + offset, &entry, sizeof entry);
+            store(to + offset, &entry, entry_size());
     }
 }
 
@@ -252,6 +288,14 @@ static void toggle_registers(void)
 {
     uint32_t cr0 = world.vcpu.cr0, cr4 = world.vcpu.cr4;
 
+    if (world.vcpu.cpl == 3)
+        return; /* privileged */
+    if (may_use_pae && one_in(4)) {
+        world.vcpu.msr.efer ^= EFER_NXE;
+        if (one_in(6))
+            cr4 ^= CR4_PAE;
+        meet(EVENT_MODE_CHANGED);
+    }
     switch (pick(8)) {
     case 0:
         cr4 ^= CR4_PSE;
@@ -267,13 +311,12 @@ static void toggle_registers(void)
         cr0 ^= CR0_WP;
         break;
     }
-    if (world.vcpu.cpl == 3)
-        return; /* privileged */
 
     uint64_t before = shadow_stats(world.shadow)->drops;
 
     world_set_registers(&world, cr0, world.vcpu.cr3, cr4);
-    if ((cr0 & CR0_WP) && !((cr0 ^ world.vcpu.cr0) & CR0_PG) && shadow_stats(world.shadow)->drops != before)
+    if (!may_use_pae && (cr0 & CR0_WP) && !((cr0 ^ world.vcpu.cr0) & CR0_PG) &&
+        shadow_stats(world.shadow)->drops != before)
         meet(EVENT_WP_SET);
 }
 
@@ -308,14 +351,16 @@ static void drop_some_page(void)
 /* Another space comes into use: for the registers it was made for, or for those of now. */
 static void change_space(void)
 {
-    uint32_t cr0 = world.vcpu.cr0, cr3 = world.vcpu.cr3, cr4 = world.vcpu.cr4;
+    const struct vcpu before = world.vcpu;
 
     if (world.n_spaces == 1)
         return;
     world_use(&world, pick(world.n_spaces));
-    if (one_in(2))
-        world_set_registers(&world, cr0, cr3, cr4);
-    else
+    if (one_in(2)) {
+        world.vcpu.msr.efer = before.msr.efer;
+        memcpy(world.vcpu.pdpte, before.pdpte, sizeof before.pdpte);
+        world_set_registers(&world, before.cr0, before.cr3, before.cr4);
+    } else
         shadow_note_use(world.shadow);
     meet(EVENT_SPACE_CHANGED);
 }
@@ -345,8 +390,13 @@ static void note_access(gva_t gva, bool is_write, const struct expected *e, cons
         meet(EVENT_TABLE_BY_GUEST);
     if (is_hole)
         meet(EVENT_HOLE);
-    if (!e->is_large && (world.vcpu.cr0 & CR0_PG) && e->table == world.vcpu.cr3)
+    if (!e->is_large && (world.vcpu.cr0 & CR0_PG) && e->table == e->directory)
         meet(EVENT_RECURSIVE);
+    if ((world.vcpu.cr0 & CR0_PG) && is_pae()) {
+        meet(EVENT_PAE);
+        if (!e->execute)
+            meet(EVENT_NO_EXECUTE);
+    }
 }
 
 /* What the fast lookup promises, against the oracle. */
@@ -373,9 +423,9 @@ static void touch(gva_t gva, bool is_write)
 {
     const struct shadow_stats before = *shadow_stats(world.shadow);
     uint64_t limit = shadow_user_limit(world.shadow);
-    int code = expected_fault(gva, is_write);
+    int code = expected_fault(gva, is_write ? ACCESS_WRITE : ACCESS_READ);
     struct expected e = look_up(gva);
-    uint32_t value = one_in(3) ? random_pde() : random_frame() | random_flags();
+    uint32_t value = (uint32_t)(one_in(3) ? random_pde() : random_frame() | random_flags());
     uint32_t truth = load(e.gpa), old;
     struct shadow_mapping mapping;
     bool was_mapped = shadow_find(world.shadow, gva, &mapping);
@@ -456,7 +506,7 @@ static void march(void)
 
         if (world.vcpu.cpl == 3 && gva + i * PAGE_SIZE >= shadow_user_limit(world.shadow))
             return;
-        if (expected_fault(gva + i * PAGE_SIZE, false) >= 0)
+        if (expected_fault(gva + i * PAGE_SIZE, ACCESS_READ) >= 0)
             return;
         touch(gva + i * PAGE_SIZE, false);
         if (ahead.is_present && !ahead.accessed && look_up(gva + (i + 1) * PAGE_SIZE).accessed)
@@ -502,6 +552,35 @@ static void touch_somewhere(void)
         touch(random_gva(), one_in(2));
 }
 
+/* The guest runs code there, as far as the shadow is concerned. */
+static void fetch(void)
+{
+    gva_t gva = random_gva();
+    int code = expected_fault(gva, ACCESS_FETCH);
+    struct shadow_mapping mapping;
+    struct fault fault;
+
+    if (world.vcpu.cpl == 3 && gva >= shadow_user_limit(world.shadow))
+        return;
+    switch (shadow_fault(world.shadow, &world.vcpu, gva, PF_FETCH, &fault)) {
+    case SHADOW_GUEST:
+        expect(code >= 0 && fault.error == (uint32_t)code, "%08x: #PF %x, not %x", gva, fault.error,
+               (unsigned)code);
+        if (code & PF_FETCH && code & PF_PRESENT && !(code & PF_RESERVED) && !look_up(gva).execute)
+            meet(EVENT_FETCH_FORBIDDEN);
+        break;
+    case SHADOW_FILLED:
+        expect(code < 0, "%08x: no #PF where %x should be", gva, (unsigned)code);
+        if (shadow_find(world.shadow, gva, &mapping)) { /* else there was no room: it faults again */
+            expect(mapping.execute, "%08x: filled, but cannot be executed", gva);
+            meet(EVENT_FETCH);
+        }
+        break;
+    default:
+        expect(code < 0, "%08x: no #PF where %x should be", gva, (unsigned)code);
+    }
+}
+
 static void leave_unpaged_mode(void)
 {
     if (!(world.vcpu.cr0 & CR0_PG) && world.vcpu.cpl != 3)
@@ -519,7 +598,7 @@ static const struct {
     {toggle_registers, 4},     {leave_unpaged_mode, 20},
     {change_privilege, 12},    {drop_some_page, 3},
     {invalidate, 4},           {change_space, 12},
-    {protect_code, 6},
+    {protect_code, 6},         {fetch, 16},
 };
 
 static void take_step(void)
@@ -580,16 +659,23 @@ static void run_oracle(unsigned number)
 {
     run_number = number;
     random_state = (number + 1) * UINT64_C(0x9e3779b97f4a7c15);
+    may_use_pae = (number & 16) != 0;
     world_open(&world, RAM_SIZE, ROM_SIZE, (number & 1) ? BIAS : 0, (number & 2) != 0,
                (number & 4) ? FEW_RUNS : 0);
     open_spaces((number & 8) != 0);
     for (uint64_t i = 0; i < world.memory.size / 4; i++)
         ((uint32_t *)(void *)world.memory.hva)[i] = (uint32_t)i * 2654435761u & ~PTE_P;
+    if (may_use_pae)
+        world.vcpu.cr4 = CR4_PAE;
     for (step = 0; step < 60; step++) {
         edit_table();
         edit_directory_entry();
     }
-    world_set_registers(&world, BASIC_CR0 | CR0_PG | CR0_WP, (uint32_t)directory_gpa[0], CR4_PSE | CR4_PGE);
+    for (unsigned i = 0; i < 4; i++)
+        world.vcpu.pdpte[i] = directory_gpa[0] | PTE_P;
+    world.vcpu.msr.efer = may_use_pae ? EFER_NXE : 0;
+    world_set_registers(&world, BASIC_CR0 | CR0_PG | CR0_WP, (uint32_t)directory_gpa[0],
+                        CR4_PSE | CR4_PGE | (may_use_pae ? CR4_PAE : 0));
     for (step = 0; step < n_steps; step++) {
         take_step();
         check_world();

@@ -206,6 +206,30 @@ START_TEST(cr3_is_loaded_when_paging_is_on)
 }
 END_TEST
 
+START_TEST(pdptes_come_with_cr3)
+{
+    struct vcpu *vcpu = reset_tasks();
+    uint64_t pdpte = 0x8001;
+
+    vcpu->cr0 |= CR0_PG;
+    vcpu->cr4 |= CR4_PAE;
+    fake_write(&machine, 0x7008, &pdpte, sizeof pdpte);
+    guest_assert_done(vcpu, JMP_FAR(SEL_TSS_B));
+    ck_assert_uint_eq(vcpu->pdpte[1], pdpte);
+
+    vcpu = reset_tasks();
+    vcpu->cr0 |= CR0_PG;
+    vcpu->cr4 |= CR4_PAE;
+    vcpu->cr3 = 0x1000;
+    pdpte |= 0x100; /* reserved */
+    fake_write(&machine, 0x7008, &pdpte, sizeof pdpte);
+    ck_assert_int_eq(guest_run(vcpu, JMP_FAR(SEL_TSS_B)), OUTCOME_FAULT);
+    ck_assert_int_eq(vcpu->fault.vector, EXCEPTION_GP); /* in the new task */
+    ck_assert_uint_eq(vcpu->tr.selector, SEL_TSS_B);
+    ck_assert_uint_eq(vcpu->cr3, 0x1000);
+}
+END_TEST
+
 START_TEST(a_16_bit_tss_holds_words)
 {
     struct vcpu *vcpu = reset_tasks();
@@ -540,6 +564,7 @@ int main(void)
         an_interrupt_through_a_task_gate_pushes_nothing,
         a_task_gate_works_in_the_gdt_and_in_the_ldt,
         cr3_is_loaded_when_paging_is_on,
+        pdptes_come_with_cr3,
         a_16_bit_tss_holds_words,
         a_task_may_be_a_virtual_8086_one,
         a_task_that_may_not_be_entered_leaves_the_old_one_alone,

@@ -250,10 +250,166 @@ START_TEST(tables_in_rom_work_but_keep_no_bits)
 }
 END_TEST
 
+/* ---- PAE ----------------------------------------------------------------------------------------------- */
+
+#define PAE_GVA    0xc5249123u /* directory 3 */
+#define PAE_OFFSET (PAE_GVA & PAGE_MASK)
+
+static uint64_t *pae_entry(gpa_t gpa)
+{
+    return (uint64_t *)(void *)(memory.hva + gpa);
+}
+
+static uint64_t *pae_pde(void)
+{
+    return pae_entry(DIRECTORY + ((PAE_GVA >> 21) & 0x1ff) * 8);
+}
+
+static uint64_t *pae_pte(void)
+{
+    return pae_entry(TABLE + ((PAE_GVA >> 12) & 0x1ff) * 8);
+}
+
+static void open_pae(void)
+{
+    open_machine();
+    vcpu.cr4 = CR4_PAE | CR4_PGE;
+    vcpu.cr3 = 0x9020;
+    vcpu.msr.efer = EFER_NXE;
+    vcpu.pdpte[3] = DIRECTORY | PTE_P;
+    *pae_pde() = TABLE | RIGHTS;
+    *pae_pte() = PAGE | RIGHTS;
+}
+
+static bool pae_walks(unsigned kind)
+{
+    return guest_walk(&memory, &vcpu, PAE_GVA, kind, false, &walk, &fault);
+}
+
+static void expect_pae_fault(unsigned kind, uint32_t error)
+{
+    memset(&fault, 0xff, sizeof fault);
+    ck_assert(!pae_walks(kind));
+    ck_assert_int_eq(fault.vector, EXCEPTION_PF);
+    ck_assert_uint_eq(fault.error, error);
+    ck_assert_uint_eq(fault.cr2, PAE_GVA);
+}
+
+START_TEST(three_levels_lead_to_the_page)
+{
+    *pae_pte() |= PTE_G;
+    ck_assert(pae_walks(ACCESS_WRITE | ACCESS_USER));
+    ck_assert_uint_eq(walk.gpa, PAGE | PAE_OFFSET);
+    ck_assert(walk.execute && walk.is_global && !walk.is_large);
+    ck_assert_uint_eq(walk.n_levels, 3);
+    ck_assert(walk.level[0].is_register && walk.level[0].address == 0x9020 + 3 * 8);
+    ck_assert_uint_eq(walk.level[0].entry, DIRECTORY | PTE_P);
+    ck_assert_str_eq(walk.level[0].name, "PDPTE");
+    ck_assert_uint_eq(walk.level[1].address, DIRECTORY + ((PAE_GVA >> 21) & 0x1ff) * 8);
+    ck_assert_str_eq(walk.level[1].name, "PDE");
+    ck_assert_uint_eq(walk.level[2].address, TABLE + ((PAE_GVA >> 12) & 0x1ff) * 8);
+    ck_assert_str_eq(walk.level[2].name, "PTE");
+    ck_assert_uint_eq(*pae_pde(), TABLE | RIGHTS | PTE_A);
+    ck_assert_uint_eq(*pae_pte(), PAGE | RIGHTS | PTE_G | PTE_A | PTE_D);
+    ck_assert_uint_eq(vcpu.pdpte[3], DIRECTORY | PTE_P); /* has no A */
+    vcpu.pdpte[3] = 0;
+    vcpu.pdpte[2] = DIRECTORY | PTE_P;
+    expect_pae_fault(ACCESS_WRITE, PF_WRITE);
+}
+END_TEST
+
+START_TEST(no_execute_counts_in_each_level)
+{
+    for (unsigned bits = 0; bits < 4; bits++) {
+        *pae_pde() = TABLE | RIGHTS | ((bits & 1) ? PTE_NX : 0);
+        *pae_pte() = PAGE | RIGHTS | ((bits & 2) ? PTE_NX : 0);
+        ck_assert(pae_walks(ACCESS_READ));
+        ck_assert_int_eq(walk.execute, bits == 0);
+        ck_assert(pae_walks(ACCESS_WRITE | ACCESS_USER));
+        if (bits == 0) {
+            ck_assert(pae_walks(ACCESS_FETCH));
+            continue;
+        }
+        expect_pae_fault(ACCESS_FETCH, PF_PRESENT | PF_FETCH);
+        expect_pae_fault(ACCESS_FETCH | ACCESS_USER, PF_PRESENT | PF_FETCH | PF_USER);
+        vcpu.msr.efer = 0; /* then the bit is reserved */
+        expect_pae_fault(ACCESS_READ, PF_PRESENT | PF_RESERVED);
+        expect_pae_fault(ACCESS_FETCH, PF_PRESENT | PF_RESERVED);
+        vcpu.msr.efer = EFER_NXE;
+    }
+    /* a fetch shows, whatever the cause */
+    *pae_pde() = TABLE | RIGHTS;
+    *pae_pte() = 0;
+    expect_pae_fault(ACCESS_FETCH, PF_FETCH);
+    *pae_pte() = PAGE | PTE_P;
+    expect_pae_fault(ACCESS_FETCH | ACCESS_USER, PF_PRESENT | PF_FETCH | PF_USER);
+    vcpu.msr.efer = 0;
+    expect_pae_fault(ACCESS_FETCH | ACCESS_USER, PF_PRESENT | PF_USER);
+}
+END_TEST
+
+START_TEST(pae_has_reserved_bits_in_each_level)
+{
+    for (unsigned bit = 9; bit < 63; bit++) {
+        uint64_t flag = UINT64_C(1) << bit;
+        bool is_reserved = bit >= 36;
+
+        if (bit >= 12 && bit < 36)
+            continue; /* the frame */
+        *pae_pde() = TABLE | RIGHTS | flag;
+        *pae_pte() = PAGE | RIGHTS;
+        if (is_reserved)
+            expect_pae_fault(ACCESS_READ, PF_PRESENT | PF_RESERVED);
+        else
+            ck_assert(pae_walks(ACCESS_READ));
+        *pae_pde() = TABLE | RIGHTS;
+        *pae_pte() = PAGE | RIGHTS | flag;
+        if (is_reserved)
+            expect_pae_fault(ACCESS_WRITE, PF_PRESENT | PF_RESERVED | PF_WRITE);
+        else
+            ck_assert(pae_walks(ACCESS_READ));
+        *pae_pte() = flag; /* not present goes first */
+        expect_pae_fault(ACCESS_READ, 0);
+    }
+}
+END_TEST
+
+START_TEST(pae_large_pages_need_no_pse)
+{
+    *pae_pde() = 0x00a00000 | RIGHTS | PTE_PS | PTE_G | 1 << 12;
+    ck_assert(pae_walks(ACCESS_WRITE));
+    ck_assert(walk.is_large && walk.is_global && walk.n_levels == 2);
+    ck_assert_uint_eq(walk.gpa, 0x00a00000 | (PAE_GVA & 0x1fffff));
+    ck_assert_uint_eq(*pae_pde() & (PTE_A | PTE_D), PTE_A | PTE_D);
+    for (unsigned bit = 13; bit <= 20; bit++) {
+        *pae_pde() = 0x00a00000 | RIGHTS | PTE_PS | 1u << bit;
+        expect_pae_fault(ACCESS_READ, PF_PRESENT | PF_RESERVED);
+    }
+    *pae_pde() = UINT64_C(0xf00a00000) | RIGHTS | PTE_PS | PTE_NX;
+    ck_assert(pae_walks(ACCESS_READ));
+    ck_assert(!walk.execute);
+    ck_assert_uint_eq(walk.gpa, UINT64_C(0xf00a00000) | (PAE_GVA & 0x1fffff));
+}
+END_TEST
+
+START_TEST(pae_reaches_where_nothing_is)
+{
+    *pae_pte() = UINT64_C(0xffffff000) | RIGHTS;
+    ck_assert(pae_walks(ACCESS_WRITE));
+    ck_assert_uint_eq(walk.gpa, UINT64_C(0xffffff000) | PAE_OFFSET);
+    ck_assert_uint_eq(memory_rpn(&memory, walk.gpa), RPN_NONE);
+    *pae_pde() = UINT64_C(0x800011000) | RIGHTS; /* a table there is all ones */
+    expect_pae_fault(ACCESS_READ, PF_PRESENT | PF_RESERVED);
+    vcpu.pdpte[3] = UINT64_C(0x800010000) | PTE_P;
+    expect_pae_fault(ACCESS_READ, PF_PRESENT | PF_RESERVED);
+}
+END_TEST
+
 static Suite *walk_suite(void)
 {
     Suite *suite = suite_create("walk");
     TCase *two_level = tcase_create("two levels");
+    TCase *pae = tcase_create("PAE");
 
     tcase_add_checked_fixture(two_level, open_machine, close_machine);
     tcase_add_test(two_level, paging_off_is_identity);
@@ -269,6 +425,13 @@ static Suite *walk_suite(void)
     tcase_add_test(two_level, a_directory_that_maps_itself_settles);
     tcase_add_test(two_level, tables_in_rom_work_but_keep_no_bits);
     suite_add_tcase(suite, two_level);
+    tcase_add_checked_fixture(pae, open_pae, close_machine);
+    tcase_add_test(pae, three_levels_lead_to_the_page);
+    tcase_add_test(pae, no_execute_counts_in_each_level);
+    tcase_add_test(pae, pae_has_reserved_bits_in_each_level);
+    tcase_add_test(pae, pae_large_pages_need_no_pse);
+    tcase_add_test(pae, pae_reaches_where_nothing_is);
+    suite_add_tcase(suite, pae);
     return suite;
 }
 
