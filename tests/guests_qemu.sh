@@ -20,9 +20,12 @@ tour_seconds=5 # the tour ends in a halt, which QEMU sleeps in for ever
 output=$(mktemp) || exit 1
 trap 'rm -f "$output"' EXIT
 
-# escape asks that newer instructions be undefined.
+# escape asks that newer instructions be undefined, pae that there be NX.
 processor() { # guest
-    [ "$1" = escape ] && echo "-cpu pentium3"
+    case $1 in
+    escape) echo "-cpu pentium3" ;;
+    pae) echo "-cpu qemu32,+nx" ;;
+    esac
 }
 
 # usage: machine SECONDS IMAGE
