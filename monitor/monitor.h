@@ -260,8 +260,8 @@ struct vm {
     uint64_t n_exits;
     /* Retired, the emulated ones included; without engine->counts_instructions only those. */
     uint64_t n_instructions;
-    /* --clock=virtual with an engine that counts: time has passed for so many of them; and before which one run() must
-     * return EXIT_INTERRUPTED. */
+    /* --clock=virtual with an engine that counts: time has passed for so many of them; and before which one
+     * run() must return EXIT_INTERRUPTED. */
     uint64_t n_timed_instructions, instruction_deadline;
     uint64_t spin_exits, spin_cpu_ns; /* --clock=virtual: when the guest last did something */
     bool deadline_moved;              /* the host timer must be armed again */
@@ -305,7 +305,8 @@ void vm_observe(struct vm *vm, void (*event)(void *ctx, const struct vm *vm, con
 /* The same for one that only counts: an engine may handle exits on the spot, and leave the guest for none. Of
  * such an event exit.entered_ns and exit.host_ns are 0. */
 void vm_observe_on_the_spot(struct vm *vm,
-                            void (*event)(void *ctx, const struct vm *vm, const struct vm_event *event), void *ctx);
+                            void (*event)(void *ctx, const struct vm *vm, const struct vm_event *event),
+                            void *ctx);
 
 /* Runs until vm_is_stopped(), and beyond it if that was a reset and config.load is there. */
 void vm_run(struct vm *vm);

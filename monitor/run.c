@@ -10,8 +10,8 @@
 /* --clock=virtual with an engine that counts instructions: what each costs. */
 #define VIRTUAL_NS_PER_INSTRUCTION 1u
 
-/* --clock=virtual with any other: what one exit costs in machine time. Any constant would do; this one is of the order of a
- * trap's real cost, so that delays written for real time take about as long as they say. */
+/* --clock=virtual with any other: what one exit costs in machine time. Any constant would do; this one is of
+ * the order of a trap's real cost, so that delays written for real time take about as long as they say. */
 #define VIRTUAL_NS_PER_EXIT 1000u
 
 /* While the guest runs, console input is looked for this often; an idle guest is woken by it at once. */
@@ -214,10 +214,10 @@ static void set_instruction_deadline(struct vm *vm)
     uint64_t when = earliest(next_timer_run(vm), vm->next_input);
 
     vm_pass_instructions(vm);
-    vm->instruction_deadline = when == CLOCK_NO_DEADLINE ? UINT64_MAX
-                               : when <= vm->virtual_ns
-                                   ? vm->n_instructions
-                                   : vm->n_instructions + (when - vm->virtual_ns) / VIRTUAL_NS_PER_INSTRUCTION;
+    vm->instruction_deadline =
+        when == CLOCK_NO_DEADLINE ? UINT64_MAX
+        : when <= vm->virtual_ns  ? vm->n_instructions
+                                  : vm->n_instructions + (when - vm->virtual_ns) / VIRTUAL_NS_PER_INSTRUCTION;
 }
 
 static void pass_virtual_time(struct vm *vm, const struct vm_exit *exit)

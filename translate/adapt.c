@@ -1,13 +1,14 @@
 /*
- * Instructions that fault again and again because no mapping can serve them (stores into page tables, accesses to
- * devices) become calls into the monitor: tens of nanoseconds instead of a signal. If such a call turns out to reach
- * ordinary memory most of the time (a copying loop that once met a device) it becomes an ordinary access again.
+ * Instructions that fault again and again because no mapping can serve them (stores into page tables,
+ * accesses to devices) become calls into the monitor: tens of nanoseconds instead of a signal. If such a call
+ * turns out to reach ordinary memory most of the time (a copying loop that once met a device) it becomes an
+ * ordinary access again.
  *
  * Read next: engine.c.
  */
 #include "translate/translator.h"
 
-#define EMULATED_OFTEN  4u
+#define EMULATED_OFTEN 4u
 #define NEEDLESS_OFTEN 256u
 
 static struct adaptation *slot_of(struct translator *translator, uint64_t place)
@@ -34,7 +35,8 @@ static void translate_anew(struct translator *translator, uint64_t place)
     cache_kill_page(&translator->cache, (uint32_t)(place >> PAGE_SHIFT));
 }
 
-/* A page fault that was not filled may end in emulation: it did if EIP is behind the instruction next time. */
+/* A page fault that was not filled may end in emulation: it did if EIP is behind the instruction next time.
+ */
 void adapt_note_fault(struct translator *translator, const struct vm_exit *exit)
 {
     struct vm *vm = translator->vm;
@@ -104,9 +106,9 @@ void adapt_note_call(struct translator *translator, const struct call *call)
     translate_anew(translator, place);
 }
 
-/* A handler for page faults that ends usually made the page present, and the instruction is tried again: the page is
- * mapped now, without the second signal. A store whose D bit would have to be set is left to itself: D is never set
- * ahead. */
+/* A handler for page faults that ends usually made the page present, and the instruction is tried again: the
+ * page is mapped now, without the second signal. A store whose D bit would have to be set is left to itself:
+ * D is never set ahead. */
 void adapt_note_return(struct translator *translator)
 {
     struct vm *vm = translator->vm;
@@ -115,7 +117,8 @@ void adapt_note_return(struct translator *translator)
     struct walk walk;
     struct fault fault;
 
-    if (!translator->retry.is_awaited || vcpu->eip != translator->retry.eip || vcpu->cpl != translator->retry.cpl)
+    if (!translator->retry.is_awaited || vcpu->eip != translator->retry.eip ||
+        vcpu->cpl != translator->retry.cpl)
         return;
     translator->retry.is_awaited = false;
     if (!guest_walk(&vm->memory, vcpu, translator->retry.address, kind, true, &walk, &fault) ||

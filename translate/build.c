@@ -9,8 +9,8 @@
  *       direct:    the instructions
  *                  side exits
  *
- * Indirect jumps come to `entry` through a table that may be wrong about who asked: r8d must be the block's EIP. The
- * check is made without touching flags, which are the guest's.
+ * Indirect jumps come to `entry` through a table that may be wrong about who asked: r8d must be the block's
+ * EIP. The check is made without touching flags, which are the guest's.
  *
  * Read next: memory.c.
  */
@@ -22,12 +22,11 @@
 
 void build_point(struct builder *b, enum point_kind kind, uint32_t eip)
 {
-    b->points[b->n_points++] = (struct point){
-        .offset = (uint16_t)(b->e.at - b->start),
-        .kind = (uint8_t)kind,
-        .uncounted = b->uncounted,
-        .esp = b->esp,
-        .eip = eip};
+    b->points[b->n_points++] = (struct point){.offset = (uint16_t)(b->e.at - b->start),
+                                              .kind = (uint8_t)kind,
+                                              .uncounted = b->uncounted,
+                                              .esp = b->esp,
+                                              .eip = eip};
 }
 
 static void point_here(struct builder *b)
@@ -69,8 +68,8 @@ void build_flush_count(struct builder *b, enum point_kind kind, uint32_t eip)
     build_point(b, kind, eip);
 }
 
-/* At a block's beginning: a load from as many bytes below r11 as the block has instructions. It does nothing, unless the
- * budget does not suffice: then it faults (meter.c). */
+/* At a block's beginning: a load from as many bytes below r11 as the block has instructions. It does nothing,
+ * unless the budget does not suffice: then it faults (meter.c). */
 static void emit_check(struct builder *b)
 {
     if (!(b->mode & MODE_COUNT))
@@ -160,10 +159,8 @@ void build_dispatch(struct builder *b)
 
 void build_side_exit(struct builder *b, uint8_t *displacement, uint32_t eip)
 {
-    b->exits[b->n_exits++] = (struct side_exit){.displacement = displacement,
-                                                .eip = eip,
-                                                .esp = b->esp,
-                                                .uncounted = b->uncounted};
+    b->exits[b->n_exits++] = (struct side_exit){
+        .displacement = displacement, .eip = eip, .esp = b->esp, .uncounted = b->uncounted};
 }
 
 /* Where an instruction of this block begins, if `eip` is one's. */
@@ -180,8 +177,8 @@ static const struct point *beginning_of(const struct builder *b, uint32_t eip)
     return NULL;
 }
 
-/* Jumps within the block. What is counted must be counted along the way; and going back takes a check of the budget,
- * which is at the block's beginning only. */
+/* Jumps within the block. What is counted must be counted along the way; and going back takes a check of the
+ * budget, which is at the block's beginning only. */
 static bool stays_inside(struct builder *b, const struct side_exit *exit, const struct point *inside)
 {
     bool is_back = b->start + inside->offset < exit->displacement;
@@ -264,8 +261,8 @@ void build_call(struct builder *b)
     build_flush_esp(b);
     build_flush_count(b, b->is_shadowed ? POINT_SHADOWED : POINT_EIP, b->eip);
     b->is_counted = true; /* by who runs it */
-    *call = (struct call){
-        .insn = *b->insn, .eip = b->eip, .block = b->block, .keeps_mode = keeps_mode(b->insn)};
+    *call =
+        (struct call){.insn = *b->insn, .eip = b->eip, .block = b->block, .keeps_mode = keeps_mode(b->insn)};
     emit_mov_imm(&b->e, R8, (uint32_t)b->cache->n_calls++);
     emit_jump_context(&b->e, CONTEXT_CALLOUT);
     call->resume = b->cache->executable + (b->e.at - b->cache->writable);

@@ -1,12 +1,13 @@
 /*
- * Building a block: guest instructions one after the other become host code, until one that always jumps away, the end
- * of the page, or a bound.
+ * Building a block: guest instructions one after the other become host code, until one that always jumps
+ * away, the end of the page, or a bound.
  *
  * Two rules make the state exact wherever a block is left (a fault, a signal, a call into the monitor):
- *   1. The host code of an instruction changes what the guest can see of registers with its last host instruction, or
- *      in steps after each of which it may begin again. Only scratch registers change before.
- *   2. Where a fixed transformation leads from the host's registers to the guest's (ESP lags behind by the pushes and
- *      pops so far; EIP is not in a register at all) a *point* says so, for all host addresses up to the next one.
+ *   1. The host code of an instruction changes what the guest can see of registers with its last host
+ * instruction, or in steps after each of which it may begin again. Only scratch registers change before.
+ *   2. Where a fixed transformation leads from the host's registers to the guest's (ESP lags behind by the
+ * pushes and pops so far; EIP is not in a register at all) a *point* says so, for all host addresses up to
+ * the next one.
  *
  * Private to translate/. Read next: build.c, then lower.c: the map from opcodes to the functions below.
  */
@@ -35,7 +36,8 @@ enum mode_bit {
 
 #define MAX_BLOCK_INSTRUCTIONS 64
 #define MAX_SIDE_EXITS         MAX_BLOCK_INSTRUCTIONS
-#define ENOUGH_INSTRUCTIONS    24 /* where there are conditional jumps: what lies behind may never be reached */
+#define ENOUGH_INSTRUCTIONS    24 /* where there are conditional jumps: what lies behind may never be reached \
+                                   */
 
 /* A jump out of the middle of a block, whose code follows the block's. */
 struct side_exit {
@@ -65,7 +67,7 @@ struct builder {
     uint8_t *start;          /* of the block's code, as written */
     const struct insn *insn; /* being translated */
     struct insn decoded;
-    uint32_t eip;      /* of it */
+    uint32_t eip; /* of it */
     uint32_t mode;
     int16_t esp;       /* what rsp lacks */
     uint8_t uncounted; /* MODE_COUNT: instructions done since the budget was last brought up to date */
@@ -81,8 +83,8 @@ struct builder {
     unsigned n_exits;
 };
 
-/* NULL: not one instruction can be translated (its second page is absent, or decoding fails): run it by the emulator.
- * There must be room (cache_has_room). */
+/* NULL: not one instruction can be translated (its second page is absent, or decoding fails): run it by the
+ * emulator. There must be room (cache_has_room). */
 struct block *build_block(struct cache *cache, const struct source *source);
 
 /* ---- build.c: for the lower_*.c files ------------------------------------------------------------------ */
@@ -115,7 +117,7 @@ struct form {
     uint8_t repeat; /* F2, F3: part of an SSE opcode; 0: none */
     uint8_t map;    /* 0: one byte, 1: 0F */
     uint8_t opcode;
-    uint8_t reg; /* of ModRM: a register of the host or an opcode extension */
+    uint8_t reg;       /* of ModRM: a register of the host or an opcode extension */
     bool is_high_byte; /* reg is AH to BH, and no REX may appear */
     const uint8_t *immediate;
     uint8_t immediate_length;

@@ -13,21 +13,22 @@
 #include "translate/emit.h"
 #include "vcpu/fail.h"
 
-#define CODE_SIZE   (32u << 20)
-#define MAX_BLOCKS  (1u << 18)
-#define MAX_POINTS  (1u << 22)
-#define MAX_CALLS   (1u << 17)
-#define HASH_SIZE   (1u << 16)
-#define BLOCK_CODE  (16u << 10) /* more than any block's code... */
-#define BLOCK_CALLS 128u        /* ...calls... */
-#define BLOCK_POINTS 1024u      /* ...and points */
+#define CODE_SIZE    (32u << 20)
+#define MAX_BLOCKS   (1u << 18)
+#define MAX_POINTS   (1u << 22)
+#define MAX_CALLS    (1u << 17)
+#define HASH_SIZE    (1u << 16)
+#define BLOCK_CODE   (16u << 10) /* more than any block's code... */
+#define BLOCK_CALLS  128u        /* ...calls... */
+#define BLOCK_POINTS 1024u       /* ...and points */
 
 /* ---- memory -------------------------------------------------------------------------------------------- */
 
 /* Reserved in full, touched as it fills. */
 static void *reserve(size_t size)
 {
-    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *memory =
+        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
     return memory == MAP_FAILED ? NULL : memory;
 }
@@ -127,7 +128,8 @@ void cache_empty(struct cache *cache)
 
 static size_t hash_of(uint64_t place, uint32_t eip, uint32_t mode)
 {
-    uint64_t hash = place * UINT64_C(0x9e3779b97f4a7c15) ^ (uint64_t)eip * 0x85ebca6b ^ (uint64_t)mode * 0xc2b2ae35;
+    uint64_t hash =
+        place * UINT64_C(0x9e3779b97f4a7c15) ^ (uint64_t)eip * 0x85ebca6b ^ (uint64_t)mode * 0xc2b2ae35;
 
     return (hash ^ hash >> 32) & (HASH_SIZE - 1);
 }
@@ -216,7 +218,8 @@ bool cache_has_code_of(const struct cache *cache, uint32_t rpn)
 
 bool cache_overlaps(const struct cache *cache, uint32_t rpn, uint32_t offset, uint32_t n)
 {
-    for (struct block *block = cache->by_page[rpn]; block != NULL; block = block->next_page[page_link(block, rpn)]) {
+    for (struct block *block = cache->by_page[rpn]; block != NULL;
+         block = block->next_page[page_link(block, rpn)]) {
         uint32_t first = (uint32_t)(block->place & PAGE_MASK), end = first + block->guest_size;
 
         if (page_link(block, rpn) != 0) { /* its tail */
@@ -242,7 +245,8 @@ static void seal(struct cache *cache, struct block *block)
 
 void cache_kill_page(struct cache *cache, uint32_t rpn)
 {
-    for (struct block *block = cache->by_page[rpn]; block != NULL; block = block->next_page[page_link(block, rpn)])
+    for (struct block *block = cache->by_page[rpn]; block != NULL;
+         block = block->next_page[page_link(block, rpn)])
         if (!block->is_dead)
             seal(cache, block);
     cache->by_page[rpn] = NULL;

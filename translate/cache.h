@@ -20,12 +20,12 @@
 
 /* What the state at a host address means: the guest's EIP and what ESP lacks. */
 enum point_kind {
-    POINT_EIP,      /* at the beginning of the instruction at `eip`, or where it may begin again */
-    POINT_SHADOWED, /* likewise, in the shadow of an STI */
+    POINT_EIP,       /* at the beginning of the instruction at `eip`, or where it may begin again */
+    POINT_SHADOWED,  /* likewise, in the shadow of an STI */
     POINT_SAVED_EAX, /* likewise, but eax is in r10d */
     POINT_SAVED_ECX, /* likewise, but ecx is in r9d */
-    POINT_TARGET,   /* eip is in r8d */
-    POINT_ENTRY,    /* likewise, and ecx is in r9d */
+    POINT_TARGET,    /* eip is in r8d */
+    POINT_ENTRY,     /* likewise, and ecx is in r9d */
 };
 
 /* From this offset in the block on, until the next point's. */
@@ -42,8 +42,9 @@ struct block {
     uint32_t eip;
     uint32_t mode;
     uint32_t code, code_size; /* offset in the cache */
-    uint16_t entry, direct;   /* offsets in the block: of the indirect entry, which checks r8d, and the direct one */
-    uint16_t guest_size;      /* bytes translated */
+    uint16_t entry,
+        direct; /* offsets in the block: of the indirect entry, which checks r8d, and the direct one */
+    uint16_t guest_size; /* bytes translated */
     uint16_t n_instructions;
     uint32_t n_points;
     const struct point *points;
@@ -62,7 +63,7 @@ struct call {
 };
 
 struct cache {
-    uint8_t *writable;         /* the code, mapped twice: no page is ever both */
+    uint8_t *writable; /* the code, mapped twice: no page is ever both */
     const uint8_t *executable;
     size_t size, used;
     struct block *blocks; /* in the order of their code */
@@ -92,7 +93,8 @@ void cache_add_block(struct cache *cache, struct block *block);
 bool cache_has_code_of(const struct cache *cache, uint32_t rpn);
 /* Do live blocks of the page translate any of these bytes? */
 bool cache_overlaps(const struct cache *cache, uint32_t rpn, uint32_t offset, uint32_t n);
-/* The blocks of the page die: no jump leads into them any more, and those running find out at their next exit. */
+/* The blocks of the page die: no jump leads into them any more, and those running find out at their next
+ * exit. */
 void cache_kill_page(struct cache *cache, uint32_t rpn);
 /* The block whose code a host address lies in, or NULL. */
 struct block *cache_block_at(const struct cache *cache, const uint8_t *host);

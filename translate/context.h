@@ -1,10 +1,10 @@
 /*
  * What translated code and enter.S know by offset: r15 points to a struct context while guest code runs.
  *
- * Registers in translated code: eax ecx edx ebx ebp esi edi are the guest's, in the host registers of the same
- * names, rsp is the guest's ESP; the upper halves are zero. The host's arithmetic flags and DF are the guest's.
- * r8 to r11 are scratch; r12 is the start of the code cache, r13 the jump table, r14 (and GS base) the window,
- * r15 the context. Everything else of the guest is in struct vcpu.
+ * Registers in translated code: eax ecx edx ebx ebp esi edi are the guest's, in the host registers of the
+ * same names, rsp is the guest's ESP; the upper halves are zero. The host's arithmetic flags and DF are the
+ * guest's. r8 to r11 are scratch; r12 is the start of the code cache, r13 the jump table, r14 (and GS base)
+ * the window, r15 the context. Everything else of the guest is in struct vcpu.
  *
  * Read next: enter.S.
  */
@@ -40,7 +40,8 @@
 #define FXSAVE_XMM 160
 
 /* What translate_enter returns. */
-#define TRANSLATE_ABORTED     0 /* attention was set before the guest ran on: struct vcpu has all of its state */
+#define TRANSLATE_ABORTED 0 /* attention was set before the guest ran on: struct vcpu has all of its state   \
+                             */
 #define TRANSLATE_LEFT        1 /* a function called from translated code wants the monitor to go on */
 #define TRANSLATE_FAULTED     2 /* a synchronous signal: state and fault were captured */
 #define TRANSLATE_INTERRUPTED 3 /* an asynchronous signal: state was captured */
@@ -73,7 +74,7 @@ struct context {
     uint32_t scratch;
     const uint8_t *site; /* r9 of `link` */
     uint8_t *fxsave;     /* 16-byte aligned, in struct vcpu */
-    uintptr_t budget;    /* r11: an address, so many bytes into the meter as instructions are left (meter.c) */
+    uintptr_t budget; /* r11: an address, so many bytes into the meter as instructions are left (meter.c) */
     uint32_t bases[SEG_COUNT];
 };
 
@@ -82,8 +83,8 @@ int translate_enter(struct context *context);
 void translate_lookup_stub(void);
 void translate_link_stub(void);
 void translate_callout_stub(void);
-/* Labels: state is complete in struct vcpu from start to end, so that a signal handler sends what it interrupts
- * there to translate_abort. */
+/* Labels: state is complete in struct vcpu from start to end, so that a signal handler sends what it
+ * interrupts there to translate_abort. */
 extern const char translate_resume_start[], translate_resume_end[], translate_abort[];
 /* Where handlers go when they have captured the guest's state; eax is the result of translate_enter. */
 extern const char translate_leave_captured[];

@@ -58,8 +58,8 @@ static inline void emit_modrm_base(struct emitter *e, unsigned reg, unsigned bas
 }
 
 /* ModRM and SIB for [base + index * scale + displacement]; scale is given by its logarithm. */
-static inline void emit_modrm_index(struct emitter *e, unsigned reg, unsigned base, unsigned index, unsigned scale,
-                                    int32_t displacement)
+static inline void emit_modrm_index(struct emitter *e, unsigned reg, unsigned base, unsigned index,
+                                    unsigned scale, int32_t displacement)
 {
     unsigned mod = displacement == 0 && (base & 7) != RBP ? 0 : displacement == (int8_t)displacement ? 1 : 2;
 
@@ -96,16 +96,16 @@ static inline void emit_mov_imm(struct emitter *e, unsigned to, uint32_t value)
 }
 
 /* op reg32, [base + displacement], for a one-byte opcode: 8b mov to, 89 mov from, 8d lea */
-static inline void emit_op_base(struct emitter *e, unsigned wide, unsigned opcode, unsigned reg, unsigned base,
-                                int32_t displacement)
+static inline void emit_op_base(struct emitter *e, unsigned wide, unsigned opcode, unsigned reg,
+                                unsigned base, int32_t displacement)
 {
     emit_rex(e, wide, reg, 0, base);
     emit_byte(e, opcode);
     emit_modrm_base(e, reg, base, displacement);
 }
 
-static inline void emit_op_index(struct emitter *e, unsigned wide, unsigned opcode, unsigned reg, unsigned base,
-                                 unsigned index, unsigned scale, int32_t displacement)
+static inline void emit_op_index(struct emitter *e, unsigned wide, unsigned opcode, unsigned reg,
+                                 unsigned base, unsigned index, unsigned scale, int32_t displacement)
 {
     emit_rex(e, wide, reg, index, base);
     emit_byte(e, opcode);

@@ -1,9 +1,9 @@
 /*
  * The translate engine's side of the run loop: into translated code, and what its ways out ask for.
  *
- * Most calls out of translated code never reach the run loop: the monitor handles the exit (vm_handle_exit) where it
- * happened and the guest goes on, unless somebody watches the exits, or something else is to be done first: an
- * interrupt, a timer, the end.
+ * Most calls out of translated code never reach the run loop: the monitor handles the exit (vm_handle_exit)
+ * where it happened and the guest goes on, unless somebody watches the exits, or something else is to be done
+ * first: an interrupt, a timer, the end.
  *
  * Read next: mode.c, spaces.c, find.c.
  */
@@ -119,8 +119,7 @@ static bool must_leave(struct translator *translator)
 
     context->pending = pending_flag(vm);
     return vm_is_stopped(vm) || vm->vcpu.halted || vm->attention || vm->deadline_moved ||
-           (context->pending & vm->vcpu.eflags) ||
-           (vm->vcpu.nmi_pending && vcpu_accepts_nmi(&vm->vcpu));
+           (context->pending & vm->vcpu.eflags) || (vm->vcpu.nmi_pending && vcpu_accepts_nmi(&vm->vcpu));
 }
 
 static const uint8_t *leave_with(struct translator *translator, const struct vm_exit *exit)
@@ -160,7 +159,8 @@ static const uint8_t *look_up(struct translator *translator)
     return entry_of(translator, block);
 }
 
-/* As an indirect jump does: the entry that the table has for EIP checks it, and comes back if it is another's. */
+/* As an indirect jump does: the entry that the table has for EIP checks it, and comes back if it is
+ * another's. */
 static const uint8_t *go_to_eip(struct translator *translator)
 {
     const struct cache *cache = &translator->cache;
@@ -338,16 +338,17 @@ static void classify_fault(struct translator *translator, struct vm_exit *exit)
         *exit = (struct vm_exit){.reason = EXIT_SENSITIVE};
         return;
     }
-    *exit = (struct vm_exit){.reason = EXIT_PAGE_FAULT,
-                             .fault = {.vector = EXCEPTION_PF,
-                                       .has_error = true,
-                                       .error = (translator->error & PF_WRITE) | (vm->vcpu.cpl == 3 ? PF_USER : 0),
-                                       .cr2 = (uint32_t)address}};
+    *exit = (struct vm_exit){
+        .reason = EXIT_PAGE_FAULT,
+        .fault = {.vector = EXCEPTION_PF,
+                  .has_error = true,
+                  .error = (translator->error & PF_WRITE) | (vm->vcpu.cpl == 3 ? PF_USER : 0),
+                  .cr2 = (uint32_t)address}};
     adapt_note_fault(translator, exit);
 }
 
-/* A signal came before the instruction after STI or MOV SS had run. (Or long after, and the guest has come to the same
- * place again: then an interrupt waits for one instruction more.) */
+/* A signal came before the instruction after STI or MOV SS had run. (Or long after, and the guest has come to
+ * the same place again: then an interrupt waits for one instruction more.) */
 static void restore_shadow(struct translator *translator)
 {
     struct vcpu *vcpu = &translator->vm->vcpu;

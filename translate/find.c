@@ -1,8 +1,8 @@
 /*
  * Finding the block for the guest's EIP, or making it; and giving blocks up when their code is written.
  *
- * A block is entered only while its page is mapped in the current space: then the guest's tables allow the fetch, and
- * when they no longer do the mapping goes, and with it the entry in the jump table.
+ * A block is entered only while its page is mapped in the current space: then the guest's tables allow the
+ * fetch, and when they no longer do the mapping goes, and with it the entry in the jump table.
  *
  * Read next: adapt.c.
  */
@@ -11,7 +11,8 @@
 #include "monitor/machine.h"
 #include "translate/translator.h"
 
-/* A page whose translations went so often, each time soon after the last, has both code and data that is written... */
+/* A page whose translations went so often, each time soon after the last, has both code and data that is
+ * written... */
 #define MUCH_GIVEN_UP 8u
 #define SOON_MS       2u
 /* ...unless so many stores follow that it must be data only by now. */
@@ -128,8 +129,8 @@ static bool is_whole(struct translator *translator, const struct block *block, g
     uint32_t rpn;
     struct vm_exit exit;
 
-    return block->second_rpn == 0 || (map_code(translator, (linear | PAGE_MASK) + 1, &rpn, &exit) &&
-                                      rpn + 1 == block->second_rpn);
+    return block->second_rpn == 0 ||
+           (map_code(translator, (linear | PAGE_MASK) + 1, &rpn, &exit) && rpn + 1 == block->second_rpn);
 }
 
 struct block *find_block(struct translator *translator, struct vm_exit *exit)
@@ -182,14 +183,15 @@ static void code_written(void *opaque, uint32_t rpn, uint32_t offset, uint32_t n
 {
     struct translator *translator = opaque;
 
-    if (!cache_overlaps(&translator->cache, rpn, offset, n) && !is_data_after_all(&translator->code_pages[rpn]))
+    if (!cache_overlaps(&translator->cache, rpn, offset, n) &&
+        !is_data_after_all(&translator->code_pages[rpn]))
         return;
     cache_kill_page(&translator->cache, rpn);
     shadow_forget_code(&translator->vm->memory, rpn);
 }
 
-/* A store into a page with code, before it happens. Usually the page has changed its use, and the translations go; but a
- * page that has both code and data in it would be translated again and again. */
+/* A store into a page with code, before it happens. Usually the page has changed its use, and the
+ * translations go; but a page that has both code and data in it would be translated again and again. */
 static bool code_store(void *opaque, uint32_t rpn, uint32_t offset)
 {
     struct translator *translator = opaque;

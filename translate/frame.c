@@ -1,9 +1,10 @@
 /*
  * Signals of the translate engine, and everything in it that touches a ucontext.
  *
- * A synchronous signal with RIP in the code cache is the guest's: its registers are the host's, and the point table says
- * which EIP they belong to. Any other is a bug of the monitor's. An asynchronous one sets the attention word, and stops
- * the guest if it finds it running; the state is exact there, too, since every instruction may begin again.
+ * A synchronous signal with RIP in the code cache is the guest's: its registers are the host's, and the point
+ * table says which EIP they belong to. Any other is a bug of the monitor's. An asynchronous one sets the
+ * attention word, and stops the guest if it finds it running; the state is exact there, too, since every
+ * instruction may begin again.
  *
  * No handler is without SA_ONSTACK: rsp is the guest's.
  *
@@ -24,8 +25,8 @@
 /* The part of an FXSAVE image that 32-bit code can see: control, ST0-7, XMM0-7. */
 #define FXSAVE_GUEST_BYTES 288
 
-/* Offsets in the 64-bit FXSAVE image (SDM Vol 1 table 10-2): RIP and RDP; in the 32-bit one a selector is in bytes 4
- * and 5 of each. */
+/* Offsets in the 64-bit FXSAVE image (SDM Vol 1 table 10-2): RIP and RDP; in the 32-bit one a selector is in
+ * bytes 4 and 5 of each. */
 #define FXSAVE_RIP 8
 #define FXSAVE_RDP 16
 
@@ -38,7 +39,8 @@ static struct {
 } signal_table[_NSIG];
 
 /* In the order of enum gpr_index. */
-static const int greg_of_gpr[GPR_COUNT] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP, REG_RBP, REG_RSI, REG_RDI};
+static const int greg_of_gpr[GPR_COUNT] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX,
+                                           REG_RSP, REG_RBP, REG_RSI, REG_RDI};
 
 /* ---- capturing the guest ------------------------------------------------------------------------------- */
 
@@ -49,8 +51,8 @@ static uint32_t guest_eip_at(const struct translator *translator, const uint8_t 
     return block == NULL ? 0 : block_point_at(&translator->cache, block, host)->eip;
 }
 
-/* The pointers to the last x87 instruction and its operand are the host's after it ran in the cache. The window lies at
- * a multiple of 4 GiB, so the operand's lower half is the guest's linear address. */
+/* The pointers to the last x87 instruction and its operand are the host's after it ran in the cache. The
+ * window lies at a multiple of 4 GiB, so the operand's lower half is the guest's linear address. */
 void frame_repair_fxsave(struct translator *translator)
 {
     const struct vcpu *vcpu = &translator->vm->vcpu;
@@ -61,8 +63,8 @@ void frame_repair_fxsave(struct translator *translator)
     if (!cache_contains(&translator->cache, (const void *)(uintptr_t)rip))
         return;
     memcpy(&rdp, image + FXSAVE_RDP, sizeof rdp);
-    rip = guest_eip_at(translator, (const uint8_t *)(uintptr_t)rip) |
-          (uint64_t)vcpu->segment[SEG_CS].selector << 32;
+    rip = guest_eip_at(translator, (const uint8_t *)(uintptr_t)rip) | (uint64_t)vcpu->segment[SEG_CS].selector
+                                                                          << 32;
     rdp = (uint32_t)rdp | (uint64_t)vcpu->segment[SEG_DS].selector << 32;
     memcpy(image + FXSAVE_RIP, &rip, sizeof rip);
     memcpy(image + FXSAVE_RDP, &rdp, sizeof rdp);
@@ -118,8 +120,8 @@ static void capture(struct translator *translator, const ucontext_t *uc)
     }
 }
 
-/* Back to who called translate_enter; the kernel is not told that the handler ended: nothing of it is needed, since
- * handlers are SA_NODEFER and their mask is empty. */
+/* Back to who called translate_enter; the kernel is not told that the handler ended: nothing of it is needed,
+ * since handlers are SA_NODEFER and their mask is empty. */
 static _Noreturn void leave(struct translator *translator, int how)
 {
     register struct context *context __asm__("r15") = &translator->context;
@@ -188,8 +190,8 @@ void frame_adopt(void)
     for (int signo = 1; signo < _NSIG; signo++) {
         struct sigaction action;
 
-        if (signal_table[signo].is_ours || sigaction(signo, NULL, &action) != 0 || action.sa_handler == SIG_DFL ||
-            action.sa_handler == SIG_IGN)
+        if (signal_table[signo].is_ours || sigaction(signo, NULL, &action) != 0 ||
+            action.sa_handler == SIG_DFL || action.sa_handler == SIG_IGN)
             continue;
         signal_table[signo].handler = action.sa_handler;
         if (!install(signo, on_event))
@@ -219,7 +221,8 @@ bool frame_open(struct translator *translator, char *error, size_t error_size)
 
     for (size_t i = 0; is_done && i < sizeof synchronous / sizeof synchronous[0]; i++)
         is_done = install(synchronous[i], on_fault);
-    is_done = is_done && install(SIGRTMIN, on_event) && timer_create(CLOCK_MONOTONIC, &event, &translator->timer) == 0;
+    is_done = is_done && install(SIGRTMIN, on_event) &&
+              timer_create(CLOCK_MONOTONIC, &event, &translator->timer) == 0;
     translator->has_timer = is_done;
     if (!is_done)
         snprintf(error, error_size, "cannot set up signals and the timer: %s", strerror(errno));

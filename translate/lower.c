@@ -1,6 +1,6 @@
 /*
- * From opcodes to host code: the two opcode maps, laid out as in SDM Vol 2D appendix A, and the instructions that stay
- * what they are but for their operand in memory.
+ * From opcodes to host code: the two opcode maps, laid out as in SDM Vol 2D appendix A, and the instructions
+ * that stay what they are but for their operand in memory.
  *
  *     p  the same instruction             i  inc, dec             u o  push, pop            A D  pusha, popa
  *     l  lea                              m  mov moffs            j J  jcc, jmp             c r  call, ret
@@ -9,8 +9,8 @@
  *     n  does nothing                     5  group 5 (FF)         G    group 15 (0F AE)     X    x87
  *     .  a call into the monitor: sensitive, or rare
  *
- * Which engine may run an instruction natively is thus one letter. What the CPUID profile leaves out, and the FPU when
- * CR0 says so, become calls whatever their letter is.
+ * Which engine may run an instruction natively is thus one letter. What the CPUID profile leaves out, and the
+ * FPU when CR0 says so, become calls whatever their letter is.
  *
  * Read next: lower_stack.c, lower_flow.c, lower_flags.c.
  */
@@ -110,7 +110,8 @@ static bool is_fpu_enabled(const struct builder *b)
     return (b->mode & (is_sse ? MODE_SSE : MODE_FPU)) != 0;
 }
 
-/* In MMX and SSE instructions 66, F2 and F3 are part of the opcode: of several F2 and F3 the last one counts. */
+/* In MMX and SSE instructions 66, F2 and F3 are part of the opcode: of several F2 and F3 the last one counts.
+ */
 static void find_vector_prefixes(const struct insn *insn, struct form *form)
 {
     for (unsigned i = 0; i + 1 < insn->opcode_offset; i++) {
@@ -197,9 +198,9 @@ static bool lower_mov_from_esp(struct builder *b)
 {
     const struct operand *to = &b->insn->operand[0], *from = &b->insn->operand[1];
 
-    if (b->insn->mnemonic != ZYDIS_MNEMONIC_MOV || b->insn->operand_size != 4 || to->kind != OPERAND_REGISTER ||
-        from->kind != OPERAND_REGISTER || to->reg.class != REGISTER_GPR32 || from->reg.class != REGISTER_GPR32 ||
-        from->reg.index != ESP || to->reg.index == ESP || b->esp == 0)
+    if (b->insn->mnemonic != ZYDIS_MNEMONIC_MOV || b->insn->operand_size != 4 ||
+        to->kind != OPERAND_REGISTER || from->kind != OPERAND_REGISTER || to->reg.class != REGISTER_GPR32 ||
+        from->reg.class != REGISTER_GPR32 || from->reg.index != ESP || to->reg.index == ESP || b->esp == 0)
         return false;
     emit_op_base(&b->e, 0, OP_LEA, to->reg.index, RSP, b->esp);
     return true;
@@ -259,7 +260,8 @@ static bool lower_xlat(struct builder *b)
     return true;
 }
 
-/* ---- which ---------------------------------------------------------------------------------------------- */
+/* ---- which ----------------------------------------------------------------------------------------------
+ */
 
 bool lower_is_straight(const struct builder *b, const struct insn *insn)
 {

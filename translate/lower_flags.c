@@ -1,6 +1,6 @@
 /*
- * The hot sensitive instructions, in line: IF and the other virtual flags live in the context, so that CLI is one move.
- * Everything else sensitive is a call into the monitor.
+ * The hot sensitive instructions, in line: IF and the other virtual flags live in the context, so that CLI is
+ * one move. Everything else sensitive is a call into the monitor.
  *
  * Read next: engine.c.
  */
@@ -23,8 +23,8 @@ bool lower_cli(struct builder *b)
     return true;
 }
 
-/* The instruction after STI is not interrupted. If it jumps, where to look for interrupts afterwards is not known here:
- * then STI is a call. */
+/* The instruction after STI is not interrupted. If it jumps, where to look for interrupts afterwards is not
+ * known here: then STI is a call. */
 bool lower_sti(struct builder *b)
 {
     const struct source *source = b->source;
@@ -108,8 +108,8 @@ static void combine_immediate(struct emitter *e, unsigned extension, uint32_t va
 #define OP_TEST       0x85
 #define EXTENSION_AND 4
 
-/* Arithmetic flags and IF in line. If any other flag would change, or an interrupt waits for IF, it is a call: the jumps
- * to it may find flags that are not the guest's, but POPF overwrites them all. */
+/* Arithmetic flags and IF in line. If any other flag would change, or an interrupt waits for IF, it is a
+ * call: the jumps to it may find flags that are not the guest's, but POPF overwrites them all. */
 bool lower_popf(struct builder *b)
 {
     static const uint8_t shl_eax_8[] = {0xc1, 0xe0, 0x08}, bt_r8_11[] = {0x41, 0x0f, 0xba, 0xe0, 0x0b};

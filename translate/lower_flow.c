@@ -160,16 +160,17 @@ static bool is_source_flat(const struct builder *b)
     return false;
 }
 
-/* ES:EDI takes no segment override, so the registers are moved into the window, and back to 32 bits afterwards. The
- * window lies at a multiple of 4 GiB: the lower halves are the guest's values at any time, also when an element in the
- * middle faults. */
+/* ES:EDI takes no segment override, so the registers are moved into the window, and back to 32 bits
+ * afterwards. The window lies at a multiple of 4 GiB: the lower halves are the guest's values at any time,
+ * also when an element in the middle faults. */
 bool lower_string(struct builder *b)
 {
     const struct insn *insn = b->insn;
     bool uses_esi, uses_edi;
 
     registers_of(insn->opcode, &uses_esi, &uses_edi);
-    if (insn->address_size != 4 || (uses_edi && !memory_is_flat(b, SEG_ES)) || (uses_esi && !is_source_flat(b)))
+    if (insn->address_size != 4 || (uses_edi && !memory_is_flat(b, SEG_ES)) ||
+        (uses_esi && !is_source_flat(b)))
         return false;
     if (uses_esi)
         emit_op_index(&b->e, 1, OP_LEA, RSI, R14, RSI, 0, 0);

@@ -1,7 +1,7 @@
 /*
- * The stack: PUSH, POP and their relatives. None of them moves rsp: it is noted in b->esp by how much ESP differs, and
- * later operands take that into account; one LEA per block makes it good. A naive Fibonacci runs at 1.1 times its native
- * time so, and at twice its time when each push moves rsp.
+ * The stack: PUSH, POP and their relatives. None of them moves rsp: it is noted in b->esp by how much ESP
+ * differs, and later operands take that into account; one LEA per block makes it good. A naive Fibonacci runs
+ * at 1.1 times its native time so, and at twice its time when each push moves rsp.
  *
  * Read next: lower_flow.c.
  */
@@ -102,7 +102,8 @@ bool lower_pusha(struct builder *b)
     return true;
 }
 
-/* The far end is read first: after that only a register may have changed when a page is missing, and it is read again. */
+/* The far end is read first: after that only a register may have changed when a page is missing, and it is
+ * read again. */
 bool lower_popa(struct builder *b)
 {
     if (!is_usual(b))

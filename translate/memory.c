@@ -3,13 +3,14 @@
  *
  * Through a flat segment a guest address becomes an address in the window in one of two ways:
  *
- *       [r14 + reg + disp]       fast; but it does not wrap at 4 GiB. What runs over lands in the guard around the
- *                                window, faults there, and is emulated. So it is for small displacements only.
- *       gs: 67 [the same bytes]  wraps as the guest expects, a cycle or two slower: for everything else, and for AH to
- *                                BH, which no instruction with a REX prefix can name.
+ *       [r14 + reg + disp]       fast; but it does not wrap at 4 GiB. What runs over lands in the guard
+ * around the window, faults there, and is emulated. So it is for small displacements only. gs: 67 [the same
+ * bytes]  wraps as the guest expects, a cycle or two slower: for everything else, and for AH to BH, which no
+ * instruction with a REX prefix can name.
  *
- * Through FS or GS with a base (per-processor and thread-local data) it is computed: lea, add the base, [r14 + r8]. The
- * sum wraps, since it has 32 bits. All other segments, and 16-bit addresses, are left to the emulator.
+ * Through FS or GS with a base (per-processor and thread-local data) it is computed: lea, add the base, [r14
+ * + r8]. The sum wraps, since it has 32 bits. All other segments, and 16-bit addresses, are left to the
+ * emulator.
  *
  * Read next: lower.c.
  */
@@ -17,10 +18,8 @@
 
 #define SMALL_DISPLACEMENT 0x10000
 
-static const uint32_t flat_bits[SEG_COUNT] = {[SEG_ES] = MODE_FLAT_ES,
-                                              [SEG_CS] = MODE_FLAT_CS,
-                                              [SEG_SS] = MODE_FLAT_SS,
-                                              [SEG_DS] = MODE_FLAT_DS};
+static const uint32_t flat_bits[SEG_COUNT] = {
+    [SEG_ES] = MODE_FLAT_ES, [SEG_CS] = MODE_FLAT_CS, [SEG_SS] = MODE_FLAT_SS, [SEG_DS] = MODE_FLAT_DS};
 
 bool memory_is_flat(const struct builder *b, enum segment_index segment)
 {
@@ -52,7 +51,8 @@ static unsigned log_scale(const struct operand *operand)
 
 static int32_t displacement_of(const struct builder *b, const struct operand *operand)
 {
-    return (int32_t)((uint32_t)operand->mem.displacement + (operand->mem.base == RSP ? (uint32_t)b->esp : 0u));
+    return (int32_t)((uint32_t)operand->mem.displacement +
+                     (operand->mem.base == RSP ? (uint32_t)b->esp : 0u));
 }
 
 static void emit_prefixes(struct emitter *e, const struct form *form)
@@ -81,8 +81,9 @@ static void emit_window(struct emitter *e, const struct form *form, unsigned bas
     emit_modrm_index(e, form->reg, base, index, 0, displacement);
 }
 
-/* gs: 67, the operand as the guest has it. Only an address without registers needs another form: in 64-bit mode the
- * guest's would be relative to RIP. A register of the engine's takes a REX prefix: not with AH to BH. */
+/* gs: 67, the operand as the guest has it. Only an address without registers needs another form: in 64-bit
+ * mode the guest's would be relative to RIP. A register of the engine's takes a REX prefix: not with AH to
+ * BH. */
 static void emit_wrapping(struct emitter *e, const struct form *form, const struct operand *operand,
                           int32_t displacement)
 {
@@ -105,7 +106,8 @@ static void emit_wrapping(struct emitter *e, const struct form *form, const stru
     }
 }
 
-static void emit_flat(struct emitter *e, const struct form *form, const struct operand *operand, int32_t displacement)
+static void emit_flat(struct emitter *e, const struct form *form, const struct operand *operand,
+                      int32_t displacement)
 {
     bool is_small = displacement > -SMALL_DISPLACEMENT && displacement < SMALL_DISPLACEMENT;
 

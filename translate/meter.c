@@ -1,12 +1,13 @@
 /*
  * Counting instructions, for --clock=virtual: events come before the same instruction in every run.
  *
- * r11 points into the *meter*, a stretch of readable memory, as many bytes above its beginning as instructions are left
- * until the next event. Translated code takes off what it has done with LEA, which leaves the flags alone. Each block
- * begins with a load from as far below r11 as the block is long: below the meter nothing is mapped, so the load faults
- * when the event might fall into the block. Then the instructions that are left are run one by one, and the event comes
- * exactly where it belongs, however the guest's code was cut into blocks. The price is two host instructions a block, no
- * branch, no flags, and a signal for each event. (All pages of the meter are the host's one zero page: nobody writes.)
+ * r11 points into the *meter*, a stretch of readable memory, as many bytes above its beginning as
+ * instructions are left until the next event. Translated code takes off what it has done with LEA, which
+ * leaves the flags alone. Each block begins with a load from as far below r11 as the block is long: below the
+ * meter nothing is mapped, so the load faults when the event might fall into the block. Then the instructions
+ * that are left are run one by one, and the event comes exactly where it belongs, however the guest's code
+ * was cut into blocks. The price is two host instructions a block, no branch, no flags, and a signal for each
+ * event. (All pages of the meter are the host's one zero page: nobody writes.)
  *
  * Read next: engine.c.
  */
@@ -48,7 +49,8 @@ bool meter_is_below(const struct translator *translator, uint64_t address)
 void meter_set(struct translator *translator)
 {
     const struct vm *vm = translator->vm;
-    uint64_t left = vm->instruction_deadline > vm->n_instructions ? vm->instruction_deadline - vm->n_instructions : 0;
+    uint64_t left =
+        vm->instruction_deadline > vm->n_instructions ? vm->instruction_deadline - vm->n_instructions : 0;
 
     if (!(translator->mode & MODE_COUNT))
         return;

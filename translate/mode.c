@@ -1,7 +1,7 @@
 /*
- * The mode: what translated code relies on beside the guest's bytes (enum mode_bit), read off the virtual processor.
- * States that are rare and hard (16-bit code, single stepping by TF, alignment checks) have no mode: the emulator runs
- * them.
+ * The mode: what translated code relies on beside the guest's bytes (enum mode_bit), read off the virtual
+ * processor. States that are rare and hard (16-bit code, single stepping by TF, alignment checks) have no
+ * mode: the emulator runs them.
  *
  * Read next: spaces.c.
  */
@@ -32,7 +32,8 @@ static uint32_t number_of_code_segment(struct translator *translator, const stru
     for (unsigned i = 1; i < translator->n_code_segments; i++)
         if (translator->code_segments[i].low == low && translator->code_segments[i].attributes == readable)
             return i;
-    if (translator->n_code_segments == sizeof translator->code_segments / sizeof translator->code_segments[0]) {
+    if (translator->n_code_segments ==
+        sizeof translator->code_segments / sizeof translator->code_segments[0]) {
         cache_empty(&translator->cache);
         spaces_forget_targets(translator);
         translator->n_code_segments = 1;
@@ -48,8 +49,7 @@ uint32_t mode_of(struct translator *translator, const struct vcpu *vcpu)
     uint32_t mode = translator->meter != NULL ? MODE_COUNT : 0, number;
 
     if (!vcpu_is_protected(vcpu) || vcpu_is_v8086(vcpu) || !(segment[SEG_CS].attributes & SEGMENT_DB) ||
-        (vcpu->eflags & EFLAGS_TF) ||
-        ((vcpu->eflags & EFLAGS_AC) && (vcpu->cr0 & CR0_AM) && vcpu->cpl == 3))
+        (vcpu->eflags & EFLAGS_TF) || ((vcpu->eflags & EFLAGS_AC) && (vcpu->cr0 & CR0_AM) && vcpu->cpl == 3))
         return MODE_NONE;
     if (vcpu->cpl == 3)
         mode |= MODE_USER;

@@ -1,10 +1,11 @@
 /*
- * Spaces: one window for each address space and privilege view that the guest uses, so that a CR3 write or a change of
- * privilege is a change of window and nothing else. The windows are 4 GiB each, 8 GiB apart; what lies between them
- * catches addresses that run over (memory.c). Spaces are made as they are needed, and the one used longest ago is taken
- * when there are no more.
+ * Spaces: one window for each address space and privilege view that the guest uses, so that a CR3 write or a
+ * change of privilege is a change of window and nothing else. The windows are 4 GiB each, 8 GiB apart; what
+ * lies between them catches addresses that run over (memory.c). Spaces are made as they are needed, and the
+ * one used longest ago is taken when there are no more.
  *
- * Each space has jump tables: where indirect jumps go, by EIP. An entry holds as long as its page is mapped in the space.
+ * Each space has jump tables: where indirect jumps go, by EIP. An entry holds as long as its page is mapped
+ * in the space.
  *
  * Read next: find.c.
  */
@@ -38,8 +39,7 @@
 bool spaces_reserve(struct translator *translator, char *error, size_t error_size)
 {
     size_t size = (SHADOW_MAX_SPACES + 1) * WINDOW_STRIDE;
-    void *reservation =
-        mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *reservation = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
     if (reservation == MAP_FAILED) {
         snprintf(error, error_size,
@@ -76,7 +76,8 @@ void spaces_release(struct translator *translator)
 
 static void *reserve(size_t size)
 {
-    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *memory =
+        mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
     if (memory == MAP_FAILED)
         die("cannot make a jump table: %s", strerror(errno));
@@ -137,8 +138,8 @@ void spaces_note_target(struct translator *translator, uint32_t eip, const struc
         note_page(translator->space, linear + PAGE_SIZE);
 }
 
-/* The entries of one page, and of instructions that cross into it. With a code segment that has a base, linear
- * addresses and EIPs differ: then all go. */
+/* The entries of one page, and of instructions that cross into it. With a code segment that has a base,
+ * linear addresses and EIPs differ: then all go. */
 static void forget_page(struct space *space, uint32_t page)
 {
     uint32_t first = (page << PAGE_SHIFT) - INSN_MAX_LENGTH;
@@ -175,7 +176,7 @@ static void pages_dropped(void *opaque, struct shadow *shadow, gva_t first, uint
         }
         if (!(*byte & 1u << page % 8))
             continue;
-        *byte &= (uint8_t)~(1u << page % 8);
+        *byte &= (uint8_t) ~(1u << page % 8);
         forget_page(space, page);
         if (space == space->translator->space)
             space->translator->is_code_dropped = true;

@@ -45,7 +45,7 @@ struct space {
 
 /* Instructions that keep needing the emulator, by place. */
 struct adaptation {
-    uint64_t place;    /* + 1; 0: free */
+    uint64_t place;      /* + 1; 0: free */
     uint16_t n_emulated; /* since it was last given up */
     uint16_t n_needless; /* calls that an ordinary access would have served */
     bool is_call;
@@ -69,8 +69,8 @@ struct translator_counts {
     uint64_t sensitive, memory; /* calls out of translated code: sensitive instructions, adapted ones */
     uint64_t interpreted;       /* instructions that no block could hold */
     uint64_t adapted, given_back;
-    uint64_t switches; /* writes of paging registers */
-    uint64_t inside_ns; /* from entry to leaving */
+    uint64_t switches;         /* writes of paging registers */
+    uint64_t inside_ns;        /* from entry to leaving */
     uint64_t find_ns, call_ns; /* of it for lookups and links, and for calls */
     uint64_t build_ns;         /* making blocks, anywhere */
 };
@@ -84,8 +84,8 @@ struct translator {
     struct space *space; /* the current one; NULL: to be selected anew */
     uint32_t mode;
     uint64_t uses;
-    uint8_t *meter;   /* NULL: instructions are not counted */
-    uint64_t metered; /* what was left of it when it was last read */
+    uint8_t *meter;       /* NULL: instructions are not counted */
+    uint64_t metered;     /* what was left of it when it was last read */
     uint8_t *reservation; /* windows and the guards around them */
     size_t reservation_size;
     struct adaptation adaptations[ADAPTATIONS];
@@ -93,16 +93,16 @@ struct translator {
     uint64_t faulted_place; /* of the instruction of the last page fault, + 1; 0: none */
     uint32_t faulted_eip;
     struct code_page *code_pages; /* per rpn */
-    bool is_code_dropped; /* a page of the current space with code went away */
-    struct { /* the last page fault: the guest's handler may come back to it (adapt.c) */
+    bool is_code_dropped;         /* a page of the current space with code went away */
+    struct {                      /* the last page fault: the guest's handler may come back to it (adapt.c) */
         bool is_awaited;
         uint8_t cpl;
         uint32_t eip;
         gva_t address;
         unsigned kind;
     } retry;
-    struct vm_exit exit;  /* of a call that leaves translate_enter */
-    uint8_t shadow;       /* enum interrupt_shadow: after the last call, at... */
+    struct vm_exit exit; /* of a call that leaves translate_enter */
+    uint8_t shadow;      /* enum interrupt_shadow: after the last call, at... */
     uint32_t shadow_eip;
     struct {
         uint64_t low; /* of base, limit */
@@ -140,10 +140,12 @@ bool meter_is_low(const struct translator *translator);
 void meter_run_out(struct translator *translator, struct vm_exit *exit);
 
 /* mode.c */
-#define MODE_NONE UINT32_MAX /* no translated code for this state: one instruction after the other is interpreted */
+#define MODE_NONE                                                                                            \
+    UINT32_MAX /* no translated code for this state: one instruction after the other is interpreted */
 uint32_t mode_of(struct translator *translator, const struct vcpu *vcpu);
 
-/* find.c: the block for vcpu->eip. NULL: *exit is set, or, with EXIT_STEP, the emulator ran one instruction. */
+/* find.c: the block for vcpu->eip. NULL: *exit is set, or, with EXIT_STEP, the emulator ran one instruction.
+ */
 struct block *find_block(struct translator *translator, struct vm_exit *exit);
 bool find_listen(struct translator *translator);
 
