@@ -135,8 +135,6 @@ static void explain(struct listing *listing, const ZydisDecodedInstruction *insn
         snprintf(text, size, "r8d is not our EIP: ECX back");
     else if (offset == block->entry)
         snprintf(text, size, "indirect jumps come here: is r8d our EIP?");
-    else if (offset == block->direct)
-        snprintf(text, size, "direct jumps come here");
     else if (memory != NULL && memory->mem.base == ZYDIS_REGISTER_R15)
         explain_context(listing, memory->mem.disp.value, text, size);
     else if (memory != NULL && memory->mem.base == ZYDIS_REGISTER_R13)
@@ -145,6 +143,8 @@ static void explain(struct listing *listing, const ZydisDecodedInstruction *insn
         snprintf(text, size, "to the entry of that block, or to the monitor");
     else if (insn->mnemonic == ZYDIS_MNEMONIC_JMP && insn->length == 5 && operand[0].imm.value.s == 0)
         snprintf(text, size, "to be linked: the first time it goes on to the next line");
+    else if (offset == block->direct)
+        snprintf(text, size, "direct jumps come here");
     else
         explain_point(listing, point, text, size);
 }
