@@ -229,6 +229,9 @@ void shadow_table_written(struct guest_memory *memory, uint32_t rpn, uint32_t of
 /* Every mapping of the page goes, in all spaces (its content's meaning changed: patching, ROM, reset). */
 void shadow_drop_page(struct shadow *shadow, uint32_t rpn);
 void shadow_drop_all(struct shadow *shadow);
+/* The page, a page table till now, is about to be written over: everything built from it goes, and with it
+ * the trace, so that the writes are free. Not if it is a directory in use. */
+void shadow_give_up_table(struct guest_memory *memory, uint32_t rpn);
 /* Translations depend on the page: from now on no space maps it writable, and memory->code_listener is told
  * of stores and writes to it... */
 void shadow_protect_code(struct guest_memory *memory, uint32_t rpn);

@@ -305,6 +305,22 @@ static void note_write(struct shadow *shadow, uint32_t rpn, bool has_dropped)
         drop_everything_from(shadow, rpn);
 }
 
+void shadow_give_up_table(struct guest_memory *memory, uint32_t rpn)
+{
+    struct shadow_set *set = memory->shadows;
+    struct shadow *shadow;
+
+    if (set == NULL)
+        return;
+    for (uint64_t left = set->page[rpn].table; (shadow = set_next(set, &left)) != NULL;) {
+        drop_everything_from(shadow, rpn);
+        if (table_is_used_by(shadow, rpn) && shadow->used_at != set->n_uses)
+            detach(shadow);
+    }
+    if (set->page[rpn].table == 0)
+        memory->page_flags[rpn] &= (uint8_t)~PAGE_IS_TABLE;
+}
+
 /* Entries first to last of this directory were written. */
 static void follow_directory(struct shadow *shadow, unsigned which, uint32_t first, uint32_t last)
 {

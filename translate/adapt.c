@@ -6,7 +6,12 @@
  *
  * Read next: engine.c.
  */
+#include "monitor/fetch.h"
 #include "translate/translator.h"
+
+#define OPCODE_MOVS 0xa4
+#define OPCODE_STOS 0xaa
+#define MUCH_STORED 256u /* bytes */
 
 #define EMULATED_OFTEN 4u
 #define NEEDLESS_OFTEN 256u
@@ -104,6 +109,36 @@ void adapt_note_call(struct translator *translator, const struct call *call)
     *adaptation = (struct adaptation){0};
     translator->counts.given_back++;
     translate_anew(translator, place);
+}
+
+/* Does the instruction at EIP store so many bytes that the page is being made something else? */
+static bool stores_much(struct vm *vm)
+{
+    const struct insn *insn;
+    bool is_patched;
+    unsigned shift;
+
+    if (vm_fetch(vm, &insn, &is_patched) != OUTCOME_DONE || !(insn->prefixes & INSN_REP) ||
+        insn->opcode_map != 0 ||
+        ((insn->opcode & 0xfe) != OPCODE_STOS && (insn->opcode & 0xfe) != OPCODE_MOVS))
+        return false;
+    shift = (insn->opcode & 1) == 0 ? 0 : insn->operand_size == 4 ? 2 : 1;
+    return (uint64_t)vm->vcpu.gpr[ECX] << shift >= MUCH_STORED;
+}
+
+void adapt_to_string(struct translator *translator, const struct vm_exit *exit)
+{
+    struct vm *vm = translator->vm;
+    struct walk walk;
+    struct fault fault;
+    uint32_t rpn;
+
+    if (!(exit->fault.error & PF_WRITE) ||
+        !guest_walk(&vm->memory, &vm->vcpu, exit->fault.cr2, ACCESS_WRITE, true, &walk, &fault))
+        return;
+    rpn = memory_rpn(&vm->memory, walk.gpa);
+    if (rpn != RPN_NONE && (vm->memory.page_flags[rpn] & PAGE_IS_TABLE) && stores_much(vm))
+        shadow_give_up_table(&vm->memory, rpn);
 }
 
 /* A handler for page faults that ends usually made the page present, and the instruction is tried again: the

@@ -134,14 +134,23 @@ static size_t hash_of(uint64_t place, uint32_t eip, uint32_t mode)
     return (hash ^ hash >> 32) & (HASH_SIZE - 1);
 }
 
-struct block *cache_find(const struct cache *cache, uint64_t place, uint32_t eip, uint32_t mode)
+/* Dead blocks leave their chains when somebody passes. */
+struct block *cache_find(struct cache *cache, uint64_t place, uint32_t eip, uint32_t mode)
 {
-    struct block *block = cache->hash[hash_of(place, eip, mode)];
+    struct block **link = &cache->hash[hash_of(place, eip, mode)];
 
-    while (block != NULL &&
-           (block->place != place || block->eip != eip || block->mode != mode || block->is_dead))
-        block = block->next_hash;
-    return block;
+    while (*link != NULL) {
+        struct block *block = *link;
+
+        if (block->is_dead) {
+            *link = block->next_hash;
+            continue;
+        }
+        if (block->place == place && block->eip == eip && block->mode == mode)
+            return block;
+        link = &block->next_hash;
+    }
+    return NULL;
 }
 
 struct block *cache_block_at(const struct cache *cache, const uint8_t *host)

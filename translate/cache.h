@@ -86,7 +86,7 @@ void cache_destroy(struct cache *cache);
 /* Room for one more block of any size? Else it must be emptied. */
 bool cache_has_room(const struct cache *cache);
 void cache_empty(struct cache *cache);
-struct block *cache_find(const struct cache *cache, uint64_t place, uint32_t eip, uint32_t mode);
+struct block *cache_find(struct cache *cache, uint64_t place, uint32_t eip, uint32_t mode);
 /* A new block, whose code begins at cache->used; it is found once it was added. */
 struct block *cache_new_block(struct cache *cache);
 void cache_add_block(struct cache *cache, struct block *block);

@@ -345,6 +345,7 @@ static void classify_fault(struct translator *translator, struct vm_exit *exit)
                   .error = (translator->error & PF_WRITE) | (vm->vcpu.cpl == 3 ? PF_USER : 0),
                   .cr2 = (uint32_t)address}};
     adapt_note_fault(translator, exit);
+    adapt_to_string(translator, exit);
 }
 
 /* A signal came before the instruction after STI or MOV SS had run. (Or long after, and the guest has come to

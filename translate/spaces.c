@@ -153,8 +153,9 @@ static void forget_page(struct space *space, uint32_t page)
             clear(table->slots, TABLE_SLOTS * sizeof(uint32_t));
             continue;
         }
-        for (uint32_t n = 0; n < PAGE_SIZE + INSN_MAX_LENGTH; n++)
+        for (uint32_t n = 0; n < INSN_MAX_LENGTH; n++)
             table->slots[(first + n) & (TABLE_SLOTS - 1)] = 0;
+        memset(&table->slots[(page << PAGE_SHIFT) & (TABLE_SLOTS - 1)], 0, PAGE_SIZE * sizeof table->slots[0]);
     }
 }
 

@@ -154,6 +154,8 @@ bool adapt_is_call(void *translator, uint64_t place);
 void adapt_note_fault(struct translator *translator, const struct vm_exit *exit);
 void adapt_look_back(struct translator *translator);
 void adapt_note_call(struct translator *translator, const struct call *call);
+/* Before the page fault is handled: a string instruction that clears or fills what was a page table gets the page. */
+void adapt_to_string(struct translator *translator, const struct vm_exit *exit);
 /* IRET went to vcpu->eip. */
 void adapt_note_return(struct translator *translator);
 
