@@ -252,7 +252,6 @@ static void check_points(const struct source *source)
         offset = block->points[i].offset;
         REQUIRE_OF_BLOCK(offset == block->code_size || is_start[offset]);
     }
-    offset = 0;
     for (unsigned n = 0, i = 0; n < block->n_instructions; n++) {
         uint8_t bytes[INSN_MAX_LENGTH] = {0};
 
