@@ -633,6 +633,44 @@ START_TEST(a_kernel_that_cannot_be_loaded_again_ends_the_run)
 }
 END_TEST
 
+static void write_pam0(uint8_t value)
+{
+    bus_write(board_bus(vm.board), BUS_PORT, 0xcf8, 4, 0x80000058);
+    bus_write(board_bus(vm.board), BUS_PORT, 0xcfd, 1, value);
+}
+
+START_TEST(the_bios_area_is_switched_by_the_north_bridge)
+{
+    uint32_t value = 0x600df00d, seen;
+
+    open_machine(CLOCK_VIRTUAL, false);
+    ck_assert(memory_write(&vm.memory, 0xf8000, &value, sizeof value)); /* it reads only */
+    ck_assert(memory_read(&vm.memory, 0xf8000, &seen, sizeof seen));
+    ck_assert_uint_eq(seen, 0);
+    write_pam0(0x30);
+    ck_assert(memory_write(&vm.memory, 0xf8000, &value, sizeof value));
+    write_pam0(0x10);
+    ck_assert(memory_read(&vm.memory, 0xf8000, &seen, sizeof seen));
+    ck_assert_uint_eq(seen, value);
+    write_pam0(0);
+    ck_assert(!memory_read(&vm.memory, 0xf8000, &seen, sizeof seen)); /* there is no ROM behind it */
+    ck_assert(!vm_is_stopped(&vm));
+    exit_world_close();
+}
+END_TEST
+
+START_TEST(but_not_under_a_page_table)
+{
+    open_machine(CLOCK_VIRTUAL, false);
+    vm.memory.page_flags[0xf8] |= PAGE_IS_TABLE;
+    write_pam0(0x30);
+    ck_assert_int_eq(vm.stop_reason, STOP_IMPOSSIBLE);
+    ck_assert_ptr_nonnull(strstr(vm.stop_text, "switches the BIOS area at 0xf8000"));
+    vm.memory.page_flags[0xf8] &= (uint8_t)~PAGE_IS_TABLE;
+    exit_world_close();
+}
+END_TEST
+
 START_TEST(without_a_loader_a_reset_ends_the_run)
 {
     open_resetting_machine();
@@ -678,6 +716,8 @@ int main(void)
     tcase_add_test(tests, a_reset_starts_the_machine_again);
     tcase_add_test(tests, a_kernel_that_cannot_be_loaded_again_ends_the_run);
     tcase_add_test(tests, without_a_loader_a_reset_ends_the_run);
+    tcase_add_test(tests, the_bios_area_is_switched_by_the_north_bridge);
+    tcase_add_test(tests, but_not_under_a_page_table);
     suite_add_tcase(suite, tests);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
