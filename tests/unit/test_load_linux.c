@@ -11,6 +11,8 @@
 #include "monitor/loader.h"
 #include "shadowpt/shadowpt.h"
 
+#include "unit/hostile_values.h"
+
 #define MIB       (UINT64_C(1) << 20)
 #define RAM_SIZE  (64 * MIB)
 #define SETUP     3u /* sectors of set-up code */
@@ -334,6 +336,23 @@ START_TEST(options_of_other_formats)
 }
 END_TEST
 
+/* Whatever the header says: it loads, or is refused in one line. */
+START_TEST(damaged_headers)
+{
+    struct chance chance = chance_of_seed((uint64_t)_i);
+
+    fresh();
+    for (unsigned n = 1 + chance_below(&chance, 6); n > 0; n--)
+        put(0x1f1 + chance_below(&chance, 0x78), hostile_value(&chance), 1u << chance_below(&chance, 3));
+    config.append = "quiet";
+    if (load(RAM_SIZE))
+        ck_assert_uint_eq(read_param(0x1e8, 1), 4);
+    else
+        ck_assert_msg(strncmp(error, "bzImage: ", 9) == 0 && strchr(error, '\n') == NULL, "%s", error);
+    unload();
+}
+END_TEST
+
 /* ---- BIOS ---------------------------------------------------------------------------------------------- */
 
 static uint8_t bios[128 << 10];
@@ -404,6 +423,7 @@ int main(void)
     tcase_add_test(linux_case, files_that_end_early);
     tcase_add_test(linux_case, a_command_line_that_is_too_long);
     tcase_add_test(linux_case, options_of_other_formats);
+    tcase_add_loop_test(linux_case, damaged_headers, 0, 500);
     suite_add_tcase(suite, linux_case);
     tcase_add_test(bios_case, a_bios_ends_where_the_address_space_does);
     tcase_add_test(bios_case, what_is_no_bios);
