@@ -86,6 +86,30 @@ class Ends(harness.Test):
             with self.subTest(port=hex(port)):
                 self.assert_one_line(self.run_code(harness.write_port(port, value), 0), "reset")
 
+    def test_reboot(self):
+        """A kernel that resets the machine once, and finds by the CMOS memory that it has been here before; what it
+        wrote to its own memory is gone."""
+        count = struct.pack("<I", harness.LOAD_ADDRESS + 0x800)
+        reset = (harness.write_port(0x71, 0x42) + harness.write_port(0x64, 0xFE) +
+                 b"\xf4\xeb\xfd")                             # hlt; jmp . - 1
+        code = (harness.print_bytes("boot ") +
+                b"\x83\x3d" + count + b"\x00\x74\x02\x0f\x0b"   # cmpl $0, count; je 1; ud2
+                b"\xff\x05" + count +                          # 1: incl count
+                harness.write_port(0x70, 0x50) +
+                b"\xba\x71\x00\x00\x00\xec"                    # mov $0x71, %edx; in (%dx), %al
+                b"\x3c\x42\x74" + bytes([len(reset)]) + reset +  # cmp $0x42, %al; je 2
+                harness.HALT)                                  # 2:
+        segment = harness.segment(84, harness.LOAD_ADDRESS, len(code), 0x1000)
+        kernel = self.put("kernel.elf", harness.elf(code, segments=[segment]))
+        for engine in ("trap", "translate", "interpret"):
+            with self.subTest(engine):
+                out, err = self.run_ring3("run", "--engine", engine, kernel)
+                self.assertEqual(out, "boot ")
+                self.assert_one_line(err, "the guest reset the machine (the keyboard controller's RESET line)")
+                out, err = self.run_ring3("run", "--engine", engine, "--reboot", kernel)
+                self.assertEqual(out, "boot boot ")
+                self.assert_one_line(err, "halted with interrupts off")
+
     def test_power_off(self):
         """ACPI, sleep state S5: SLP_EN to the PM1 control register."""
         code = b"\xba\x04\x06\x00\x00\xb8\x00\x20\x00\x00\x66\xef"  # mov $0x604, %edx; mov $0x2000, %eax; out %ax
