@@ -447,7 +447,7 @@ static void translate_paging_changed(void *opaque)
     struct translator *translator = opaque;
 
     translator->counts.switches++;
-    translator->space = NULL;
+    translator->has_new_paging = true;
 }
 
 /* Every walk may have another answer now. */
@@ -478,6 +478,7 @@ static struct shadow *translate_create_shadow(void *opaque)
     struct translator *translator = opaque;
 
     find_listen(translator);
+    translator->has_new_paging = true;
     spaces_select(translator);
     return translator->vm->shadow;
 }

@@ -155,7 +155,8 @@ static void forget_page(struct space *space, uint32_t page)
         }
         for (uint32_t n = 0; n < INSN_MAX_LENGTH; n++)
             table->slots[(first + n) & (TABLE_SLOTS - 1)] = 0;
-        memset(&table->slots[(page << PAGE_SHIFT) & (TABLE_SLOTS - 1)], 0, PAGE_SIZE * sizeof table->slots[0]);
+        memset(&table->slots[(page << PAGE_SHIFT) & (TABLE_SLOTS - 1)], 0,
+               PAGE_SIZE * sizeof table->slots[0]);
     }
 }
 
@@ -259,53 +260,77 @@ static struct space *find_space(struct translator *translator, const struct spac
     }
     if (!may_make)
         return NULL;
+    if (oldest->other_view != NULL)
+        oldest->other_view->other_view = NULL;
+    oldest->other_view = NULL;
     oldest->key = *key;
     return oldest;
-}
-
-/* The emulator reaches for descriptor tables and stacks with the supervisor's rights while the user runs. */
-static void select_system(struct translator *translator, struct space_key key)
-{
-    struct vm *vm = translator->vm;
-    struct space *space;
-
-    vm->system_shadow = NULL;
-    if (!key.is_user)
-        return;
-    key.is_user = false;
-    space = find_space(translator, &key, false);
-    if (space == NULL)
-        return;
-    vm->system_shadow = space->shadow;
-    shadow_paging_changed(space->shadow, &vm->vcpu, vm->vcpu.cr0, vm->vcpu.cr3, vm->vcpu.cr4);
 }
 
 /* The monitor has no use for GS: it stays as translated code wants it. */
 static void set_gs_base(uintptr_t base)
 {
     static uintptr_t current;
+    static bool is_asked, has_fsgsbase;
 
     if (base == current)
         return;
     current = base;
-    if (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT)
+    if (!is_asked)
+        has_fsgsbase = (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT) != 0;
+    is_asked = true;
+    if (has_fsgsbase)
         __asm__ volatile("wrgsbase %0" : : "r"(base));
     else
         syscall(SYS_arch_prctl, ARCH_SET_GS, base);
 }
 
-void spaces_select(struct translator *translator)
+static void enter_space(struct translator *translator, struct space *space)
 {
     struct vm *vm = translator->vm;
-    struct space_key key = key_of(&vm->vcpu);
 
-    if (translator->space == NULL || !is_same_key(&translator->space->key, &key))
-        translator->space = find_space(translator, &key, true);
-    translator->space->used_at = ++translator->uses;
-    vm->shadow = translator->space->shadow;
+    translator->space = space;
+    space->used_at = ++translator->uses;
+    vm->shadow = space->shadow;
     shadow_note_use(vm->shadow);
-    shadow_paging_changed(vm->shadow, &vm->vcpu, vm->vcpu.cr0, vm->vcpu.cr3, vm->vcpu.cr4);
-    translator->context.window = translator->space->window;
-    set_gs_base(translator->space->window);
-    select_system(translator, key);
+    translator->context.window = space->window;
+    set_gs_base(space->window);
+    /* the emulator reaches for descriptor tables and stacks with the supervisor's rights while the user runs
+     */
+    vm->system_shadow = space->key.is_user && space->other_view != NULL ? space->other_view->shadow : NULL;
+}
+
+static void follow_registers(struct space *space, const struct vcpu *vcpu)
+{
+    shadow_paging_changed(space->shadow, vcpu, vcpu->cr0, vcpu->cr3, vcpu->cr4);
+}
+
+void spaces_select(struct translator *translator)
+{
+    const struct vcpu *vcpu = &translator->vm->vcpu;
+    struct space *space = translator->space, *other;
+    struct space_key key;
+
+    if (!translator->has_new_paging) {
+        if (space->key.is_user == (vcpu->cpl == 3))
+            return;
+        if (space->other_view != NULL) {
+            enter_space(translator, space->other_view);
+            return;
+        }
+    }
+    translator->has_new_paging = false;
+    key = key_of(vcpu);
+    space = find_space(translator, &key, true);
+    follow_registers(space, vcpu);
+    if (space->other_view == NULL) {
+        key.is_user = !key.is_user;
+        other = find_space(translator, &key, false);
+        space->other_view = other;
+        if (other != NULL)
+            other->other_view = space;
+    }
+    if (space->other_view != NULL)
+        follow_registers(space->other_view, vcpu);
+    enter_space(translator, space);
 }

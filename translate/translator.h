@@ -37,6 +37,7 @@ struct space {
     struct translator *translator;
     struct shadow *shadow; /* NULL: not made yet */
     struct space_key key;
+    struct space *other_view; /* of the same address space, if there is one */
     uintptr_t window;
     uint64_t used_at;
     struct jump_table tables[TABLES_PER_SPACE];
@@ -81,7 +82,8 @@ struct translator {
     struct context context;
     struct cache cache;
     struct space spaces[SHADOW_MAX_SPACES];
-    struct space *space; /* the current one; NULL: to be selected anew */
+    struct space *space; /* the current one */
+    bool has_new_paging; /* it need not be that of the vcpu's registers */
     uint32_t mode;
     uint64_t uses;
     uint8_t *meter;       /* NULL: instructions are not counted */
@@ -154,7 +156,8 @@ bool adapt_is_call(void *translator, uint64_t place);
 void adapt_note_fault(struct translator *translator, const struct vm_exit *exit);
 void adapt_look_back(struct translator *translator);
 void adapt_note_call(struct translator *translator, const struct call *call);
-/* Before the page fault is handled: a string instruction that clears or fills what was a page table gets the page. */
+/* Before the page fault is handled: a string instruction that clears or fills what was a page table gets the
+ * page. */
 void adapt_to_string(struct translator *translator, const struct vm_exit *exit);
 /* IRET went to vcpu->eip. */
 void adapt_note_return(struct translator *translator);
