@@ -85,17 +85,28 @@ static enum outcome hold_device(struct vm *vm, gva_t linear, unsigned kind)
                                      ((kind & ACCESS_USER) ? PF_USER : 0));
 }
 
-/* What the shadow has mapped with the rights for this access needs no walk. */
-static bool mapped_access(struct vm *vm, gva_t linear, void *buf, unsigned size, unsigned kind)
+/* Where the shadow has it mapped with the rights for this access, which then needs no walk. */
+static uint8_t *mapped(const struct vm *vm, gva_t linear, unsigned kind)
 {
     const struct shadow *shadow =
         (kind & ACCESS_USER) || vm->system_shadow == NULL ? vm->shadow : vm->system_shadow;
     uint8_t *hva;
 
-    if ((linear & PAGE_MASK) + size > PAGE_SIZE ||
-        ((kind & ACCESS_USER) && linear >= shadow_user_limit(shadow)))
-        return false;
+    if ((kind & ACCESS_USER) && linear >= shadow_user_limit(shadow))
+        return NULL;
     hva = shadow_fast(shadow, &vm->vcpu, linear, kind);
+    if (hva == NULL && vm->user_shadow != NULL)
+        hva = shadow_fast(vm->user_shadow, &vm->vcpu, linear, kind);
+    return hva;
+}
+
+static bool mapped_access(struct vm *vm, gva_t linear, void *buf, unsigned size, unsigned kind)
+{
+    uint8_t *hva;
+
+    if ((linear & PAGE_MASK) + size > PAGE_SIZE)
+        return false;
+    hva = mapped(vm, linear, kind);
     if (hva == NULL)
         return false;
     if (kind & ACCESS_PROBE)

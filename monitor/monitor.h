@@ -242,6 +242,7 @@ struct vm {
     struct board *board;
     struct shadow *shadow;
     struct shadow *system_shadow; /* of the supervisor's view, if `shadow` is another; else NULL */
+    struct shadow *user_shadow;   /* of the user's view, likewise: the supervisor may reach there, too */
     struct vm_config config;
 
     const struct engine *engine;

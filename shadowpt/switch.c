@@ -9,6 +9,7 @@
  */
 #include "shadowpt/space.h"
 
+#include <limits.h>
 #include <string.h>
 
 /* The pages that are writable only because CR0.WP was 0. */
@@ -69,6 +70,36 @@ static void follow_directories(struct shadow *shadow, const struct vcpu *vcpu)
         if (rpn != shadow->directory[i])
             switch_directory(shadow, i, rpn);
     }
+}
+
+static unsigned count_foreign(const struct shadow *shadow, unsigned which, uint32_t rpn)
+{
+    uint32_t region = which << shadow->region_bits;
+    unsigned n = 0;
+
+    for (uint32_t i = 0; i < space_region_pages(shadow); i++, region++)
+        if (shadow->region[region].n_kernel != 0 &&
+            ((space_entry(shadow, rpn, i) ^ shadow->pde[region]) & ~(uint64_t)PTE_A) != 0)
+            n++;
+    return n;
+}
+
+unsigned shadow_count_foreign(const struct shadow *shadow, const struct vcpu *vcpu)
+{
+    const struct paging_mode *mode = paging_mode_of(vcpu);
+    unsigned n = 0;
+
+    if (mode == NULL || mode != shadow->mode || ((shadow->cr4 ^ vcpu->cr4) & (CR4_PSE | CR4_PAE)))
+        return UINT_MAX;
+    for (unsigned i = 0; i < (mode->has_pdptes ? PAGING_DIRECTORIES : 1u); i++) {
+        uint32_t rpn = memory_rpn(shadow->memory, paging_directory(mode, vcpu, i));
+
+        if (rpn == RPN_NONE && shadow->directory[i] != RPN_NONE)
+            return UINT_MAX;
+        if (rpn != shadow->directory[i])
+            n += count_foreign(shadow, i, rpn);
+    }
+    return n;
 }
 
 /* Brings the space to the registers of the vcpu. Also at every fault, so that a state set up behind

@@ -1,8 +1,13 @@
 /*
- * Instructions that fault again and again because no mapping can serve them (stores into page tables,
- * accesses to devices) become calls into the monitor: tens of nanoseconds instead of a signal. If such a call
- * turns out to reach ordinary memory most of the time (a copying loop that once met a device) it becomes an
- * ordinary access again.
+ * Instructions that need another form than most.
+ *
+ * Those that fault again and again because no mapping can serve them (stores into page tables, accesses to
+ * devices) become calls into the monitor: tens of nanoseconds instead of a signal. If such a call turns out
+ * to reach ordinary memory most of the time (a copying loop that once met a device) it becomes an ordinary
+ * access again.
+ *
+ * Those of the kernel that reach for the user's pages choose their window by the address from then on: the
+ * kernel's window need not have the user's pages, and can be the same for all address spaces (spaces.c).
  *
  * Read next: engine.c.
  */
@@ -10,7 +15,9 @@
 #include "translate/translator.h"
 
 #define OPCODE_MOVS 0xa4
+#define OPCODE_TEST 0xa8
 #define OPCODE_STOS 0xaa
+#define OPCODE_SCAS 0xae
 #define MUCH_STORED 256u /* bytes */
 
 #define EMULATED_OFTEN 4u
@@ -23,15 +30,11 @@ static struct adaptation *slot_of(struct translator *translator, uint64_t place)
     return &translator->adaptations[(hash >> 40) % ADAPTATIONS];
 }
 
-bool adapt_is_call(void *opaque, uint64_t place)
+enum adapted adapt_find(void *opaque, uint64_t place)
 {
-    struct translator *translator = opaque;
-    const struct adaptation *adaptation;
+    const struct adaptation *adaptation = slot_of(opaque, place);
 
-    if (translator->n_adapted == 0)
-        return false;
-    adaptation = slot_of(translator, place);
-    return adaptation->place == place + 1 && adaptation->is_call;
+    return adaptation->place == place + 1 ? adaptation->as : ADAPTED_NOT;
 }
 
 /* The block has to be made anew; there is no telling blocks of a page apart, so all of them go. */
@@ -62,6 +65,45 @@ void adapt_note_fault(struct translator *translator, const struct vm_exit *exit)
     translator->faulted_eip = eip;
 }
 
+/* Can it be written so that it chooses its window? */
+static bool can_split(const struct insn *insn)
+{
+    if (insn->opcode_map == 0 && insn->opcode >= OPCODE_MOVS && insn->opcode <= OPCODE_SCAS + 1u &&
+        (insn->opcode & 0xfe) != OPCODE_TEST)
+        return true;
+    return insn_memory_operand(insn) != NULL && insn->opcode_map <= 1;
+}
+
+bool adapt_to_user_page(struct translator *translator, gva_t address)
+{
+    struct vm *vm = translator->vm;
+    struct vcpu *vcpu = &vm->vcpu;
+    gva_t linear = vcpu->segment[SEG_CS].base + vcpu->eip;
+    struct shadow_mapping code;
+    struct adaptation *adaptation;
+    const struct insn *insn;
+    struct walk walk;
+    struct fault fault;
+    bool is_patched;
+    uint64_t place;
+
+    if (vm->n_watchers != 0 || !(vcpu->cr0 & CR0_PG) ||
+        !guest_walk(&vm->memory, vcpu, address, ACCESS_READ, true, &walk, &fault) || !walk.user ||
+        !shadow_find(vm->shadow, linear, &code) || code.user ||
+        vm_fetch(vm, &insn, &is_patched) != OUTCOME_DONE || !can_split(insn))
+        return false;
+    place = ((uint64_t)code.rpn << PAGE_SHIFT) + (linear & PAGE_MASK);
+    adaptation = slot_of(translator, place);
+    if (adaptation->place == place + 1 && adaptation->as != ADAPTED_NOT)
+        return false; /* it was, and is here all the same: another way */
+    *adaptation = (struct adaptation){.place = place + 1, .as = ADAPTED_SPLIT};
+    translator->n_adapted++;
+    translator->counts.adapted++;
+    translate_anew(translator, place);
+    spaces_add_user_part(translator, address);
+    return true;
+}
+
 void adapt_look_back(struct translator *translator)
 {
     uint64_t place = translator->faulted_place - 1;
@@ -76,9 +118,9 @@ void adapt_look_back(struct translator *translator)
     adaptation = slot_of(translator, place);
     if (adaptation->place != place + 1)
         *adaptation = (struct adaptation){.place = place + 1};
-    if (adaptation->is_call || ++adaptation->n_emulated < EMULATED_OFTEN)
+    if (adaptation->as == ADAPTED_CALL || ++adaptation->n_emulated < EMULATED_OFTEN)
         return;
-    adaptation->is_call = true;
+    adaptation->as = ADAPTED_CALL;
     adaptation->n_needless = 0;
     translator->n_adapted++;
     translator->counts.adapted++;
@@ -159,5 +201,6 @@ void adapt_note_return(struct translator *translator)
     if (!guest_walk(&vm->memory, vcpu, translator->retry.address, kind, true, &walk, &fault) ||
         ((kind & ACCESS_WRITE) && !walk.dirty))
         return;
-    (void)shadow_map(vm->shadow, vcpu, translator->retry.address, kind, &fault);
+    (void)shadow_map(walk.user && vm->user_shadow != NULL ? vm->user_shadow : vm->shadow, vcpu,
+                     translator->retry.address, kind, &fault);
 }

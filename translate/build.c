@@ -356,6 +356,16 @@ static void check_pending(struct builder *b, uint32_t eip)
     emit_bytes(&b->e, restore, sizeof restore);
 }
 
+static void lower_as(struct builder *b, enum adapted adapted)
+{
+    b->is_split = adapted == ADAPTED_SPLIT;
+    if (adapted == ADAPTED_CALL)
+        build_call(b);
+    else
+        lower_insn(b);
+    b->is_split = false;
+}
+
 static void build_instructions(struct builder *b)
 {
     const struct source *source = b->source;
@@ -370,10 +380,8 @@ static void build_instructions(struct builder *b)
         b->eip = source->eip + offset;
         b->beginnings[b->block->n_instructions] = (uint16_t)b->n_points;
         point_here(b);
-        if (source->is_adapted != NULL && source->is_adapted(source->ctx, source->place + offset))
-            build_call(b);
-        else
-            lower_insn(b);
+        lower_as(b, source->adapted == NULL ? ADAPTED_NOT
+                                            : source->adapted(source->ctx, source->place + offset));
         if (!b->is_counted)
             build_count_this(b);
         offset += b->insn->length;

@@ -48,6 +48,13 @@ struct side_exit {
     uint8_t uncounted;
 };
 
+/* What an instruction that keeps faulting is made (adapt.c). */
+enum adapted {
+    ADAPTED_NOT,
+    ADAPTED_CALL, /* a call into the monitor: no window serves it */
+    ADAPTED_SPLIT /* it chooses between the kernel's window and the user's by the address */
+};
+
 /* The guest's bytes from the block's first instruction on: they are in one page, or two. */
 struct source {
     const uint8_t *bytes;  /* up to the end of the first page */
@@ -56,7 +63,7 @@ struct source {
     uint32_t second_n, second_rpn;
     uint64_t place;
     uint32_t eip, linear, mode;
-    bool (*is_adapted)(void *ctx, uint64_t place); /* should this instruction be a call? It keeps faulting */
+    enum adapted (*adapted)(void *ctx, uint64_t place); /* NULL: no instruction has needed more than others */
     void *ctx;
 };
 
@@ -76,6 +83,7 @@ struct builder {
     uint8_t *longest;  /* where the entry's check wants to know how many instructions the block has */
     bool is_ended;     /* control does not reach the next instruction */
     bool is_shadowed;  /* this instruction comes after an STI */
+    bool is_split;     /* this instruction chooses its window by the address */
     bool may_continue; /* the call just made may come back behind itself */
     struct point *points;
     uint32_t n_points;
@@ -135,6 +143,8 @@ bool memory_store(struct builder *b, const struct operand *operand, unsigned fro
 /* [rsp + b->esp + offset] on the guest's stack, which must be flat */
 void memory_stack(struct builder *b, unsigned opcode, unsigned reg, int32_t offset);
 bool memory_is_flat(const struct builder *b, enum segment_index segment);
+/* r9 := the window that has the linear address in `reg` */
+void memory_find_window(struct builder *b, unsigned reg);
 
 /* ---- lower.c ------------------------------------------------------------------------------------------- */
 

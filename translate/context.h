@@ -32,6 +32,7 @@
 #define CONTEXT_FXSAVE    112
 #define CONTEXT_BUDGET    120
 #define CONTEXT_BASES     128 /* by enum segment_index, 4 bytes each */
+#define CONTEXT_WINDOWS   152 /* by the top byte of a linear address, 8 bytes each */
 
 #define VCPU_GPR    0
 #define VCPU_EIP    32
@@ -77,6 +78,9 @@ struct context {
     uint8_t *fxsave;     /* 16-byte aligned, in struct vcpu */
     uintptr_t budget; /* r11: an address, so many bytes into the meter as instructions are left (meter.c) */
     uint32_t bases[SEG_COUNT];
+    /* For the kernel's instructions that reach for the user's memory: which window has an address (spaces.c).
+     */
+    uintptr_t windows[256];
 };
 
 /* enter.S */

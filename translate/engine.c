@@ -43,6 +43,7 @@ OFFSET(site, CONTEXT_SITE);
 OFFSET(fxsave, CONTEXT_FXSAVE);
 OFFSET(budget, CONTEXT_BUDGET);
 OFFSET(bases, CONTEXT_BASES);
+OFFSET(windows, CONTEXT_WINDOWS);
 _Static_assert(offsetof(struct vcpu, gpr) == VCPU_GPR && offsetof(struct vcpu, eip) == VCPU_EIP, "enter.S");
 
 #define FLAGS_OF_HOST                                                                                        \
@@ -318,10 +319,22 @@ static uint64_t translate_host_ns(void)
     return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
 }
 
+/* In which window did it fault? The kernel's instructions reach for the user's, too. */
+static uint64_t faulting_address(struct translator *translator)
+{
+    uint64_t address = translator->cr2 - translator->context.window;
+    const struct space *user = translator->user;
+
+    if (address >> 32 == 0 || user == NULL || (translator->cr2 - user->window) >> 32 != 0)
+        return address;
+    translator->vm->shadow = user->shadow; /* for this exit: the next run selects anew */
+    return translator->cr2 - user->window;
+}
+
 static void classify_fault(struct translator *translator, struct vm_exit *exit)
 {
     struct vm *vm = translator->vm;
-    uint64_t address = translator->cr2 - translator->context.window;
+    uint64_t address = faulting_address(translator);
 
     if (translator->trapno != EXCEPTION_PF && translator->trapno != EXCEPTION_GP) {
         *exit = (struct vm_exit){.reason = EXIT_EXCEPTION,
@@ -336,6 +349,11 @@ static void classify_fault(struct translator *translator, struct vm_exit *exit)
     if (translator->trapno == EXCEPTION_GP || address >> 32 != 0) {
         /* a misaligned SSE operand, or an address that ran over the window: the emulator knows */
         *exit = (struct vm_exit){.reason = EXIT_SENSITIVE};
+        return;
+    }
+    if (vm->vcpu.cpl != 3 && vm->shadow == translator->kernel->shadow &&
+        adapt_to_user_page(translator, (gva_t)address)) {
+        *exit = (struct vm_exit){.reason = EXIT_INTERRUPTED};
         return;
     }
     *exit = (struct vm_exit){

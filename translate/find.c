@@ -105,7 +105,7 @@ static struct block *make_block(struct translator *translator, uint32_t rpn, gva
                             .eip = vcpu->eip,
                             .linear = linear,
                             .mode = translator->mode,
-                            .is_adapted = adapt_is_call,
+                            .adapted = translator->n_adapted != 0 ? adapt_find : NULL,
                             .ctx = translator};
     struct block *block;
     uint64_t began = measure_begin(translator);

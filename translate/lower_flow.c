@@ -160,6 +160,17 @@ static bool is_source_flat(const struct builder *b)
     return false;
 }
 
+static void move_into_window(struct builder *b, unsigned reg)
+{
+    unsigned window = R14;
+
+    if (b->is_split) {
+        memory_find_window(b, reg);
+        window = R9;
+    }
+    emit_op_index(&b->e, 1, OP_LEA, reg, window, reg, 0, 0);
+}
+
 /* ES:EDI takes no segment override, so the registers are moved into the window, and back to 32 bits
  * afterwards. The window lies at a multiple of 4 GiB: the lower halves are the guest's values at any time,
  * also when an element in the middle faults. */
@@ -173,9 +184,9 @@ bool lower_string(struct builder *b)
         (uses_esi && !is_source_flat(b)))
         return false;
     if (uses_esi)
-        emit_op_index(&b->e, 1, OP_LEA, RSI, R14, RSI, 0, 0);
+        move_into_window(b, RSI);
     if (uses_edi)
-        emit_op_index(&b->e, 1, OP_LEA, RDI, R14, RDI, 0, 0);
+        move_into_window(b, RDI);
     if ((insn->opcode & 1) && insn->operand_size == 2)
         emit_byte(&b->e, 0x66);
     if (insn->prefixes & INSN_REP)

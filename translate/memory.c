@@ -39,7 +39,9 @@ bool memory_is_reachable(const struct builder *b, const struct operand *operand,
         return false;
     if (segment == SEG_CS && (operand->access & OPERAND_WRITE))
         return false;
-    return memory_is_flat(b, segment) || (has_base(b, segment) && !form->is_high_byte);
+    if (memory_is_flat(b, segment))
+        return !(b->is_split && form->is_high_byte);
+    return has_base(b, segment) && !form->is_high_byte;
 }
 
 /* ---- pieces of an instruction -------------------------------------------------------------------------- */
@@ -128,6 +130,22 @@ static void emit_flat(struct emitter *e, const struct form *form, const struct o
     }
 }
 
+/* mov r9d, reg; bswap r9d; movzx r9d, r9b; mov r9, [r15 + r9 * 8 + windows] */
+void memory_find_window(struct builder *b, unsigned reg)
+{
+    struct emitter *e = &b->e;
+
+    emit_mov(e, R9, reg);
+    emit_rex(e, 0, 0, 0, R9);
+    emit_byte(e, 0x0f);
+    emit_byte(e, 0xc8 | (R9 & 7));
+    emit_rex(e, 0, R9, 0, R9);
+    emit_byte(e, 0x0f);
+    emit_byte(e, 0xb6);
+    emit_byte(e, 0xc0 | (R9 & 7) << 3 | (R9 & 7));
+    emit_op_index(e, 1, OP_MOV_LOAD, R9, R15, R9, 3, CONTEXT_WINDOWS);
+}
+
 /* ---- whole instructions -------------------------------------------------------------------------------- */
 
 void memory_emit_address(struct builder *b, const struct operand *operand, unsigned to)
@@ -155,7 +173,13 @@ void memory_emit(struct builder *b, const struct operand *operand, const struct 
 {
     enum segment_index segment = (enum segment_index)operand->mem.segment;
 
-    if (memory_is_flat(b, segment)) {
+    if (memory_is_flat(b, segment) && b->is_split) {
+        unsigned address = form->reg == R8 ? R10 : R8;
+
+        memory_emit_address(b, operand, address);
+        memory_find_window(b, address);
+        emit_window(&b->e, form, R9, address, 0);
+    } else if (memory_is_flat(b, segment)) {
         emit_flat(&b->e, form, operand, displacement_of(b, operand));
     } else {
         /* r8 and r9 hold the address, so the register operand is neither */

@@ -4,6 +4,11 @@
  * lies between them catches addresses that run over (memory.c). Spaces are made as they are needed, and the
  * one used longest ago is taken when there are no more.
  *
+ * The kernel's part of all address spaces is usually one and the same, and so is its space then: it follows
+ * CR3, which costs nothing for what is the same. The user's pages are not mapped there but in the spaces of
+ * the user's view; the kernel's instructions that reach for them choose their window by the address
+ * (adapt.c).
+ *
  * Each space has jump tables: where indirect jumps go, by EIP. An entry holds as long as its page is mapped
  * in the space.
  *
@@ -30,6 +35,8 @@
 
 /* A write to a page table is a call, once the instruction that does it is known. */
 #define FLOOD_WRITES 1024u
+
+#define FEW_FOREIGN_REGIONS 4u
 
 #define KEY_CR0 (CR0_PG | CR0_WP)
 #define KEY_CR4 (CR4_PSE | CR4_PAE | CR4_PGE)
@@ -185,17 +192,19 @@ static void pages_dropped(void *opaque, struct shadow *shadow, gva_t first, uint
     }
 }
 
+static void forget_space(struct space *space)
+{
+    for (unsigned i = 0; i < TABLES_PER_SPACE; i++)
+        if (space->tables[i].slots != NULL)
+            clear(space->tables[i].slots, TABLE_SLOTS * sizeof(uint32_t));
+    if (space->has_code != NULL)
+        clear(space->has_code, PAGES / 8);
+}
+
 void spaces_forget_targets(struct translator *translator)
 {
-    for (unsigned i = 0; i < SHADOW_MAX_SPACES; i++) {
-        struct space *space = &translator->spaces[i];
-
-        for (unsigned j = 0; j < TABLES_PER_SPACE; j++)
-            if (space->tables[j].slots != NULL)
-                clear(space->tables[j].slots, TABLE_SLOTS * sizeof(uint32_t));
-        if (space->has_code != NULL)
-            clear(space->has_code, PAGES / 8);
-    }
+    for (unsigned i = 0; i < SHADOW_MAX_SPACES; i++)
+        forget_space(&translator->spaces[i]);
 }
 
 /* ---- which space --------------------------------------------------------------------------------------- */
@@ -240,15 +249,18 @@ static struct shadow *create_shadow(struct translator *translator, struct space 
     return shadow;
 }
 
-/* A space is of one view for ever, since views differ in what is mapped: half of them are the kernel's. */
-static struct space *find_space(struct translator *translator, const struct space_key *key, bool may_make)
+static struct space *spaces_of_view(struct translator *translator, bool is_user)
 {
-    struct space *first = &translator->spaces[key->is_user ? SHADOW_MAX_SPACES / 2 : 0], *oldest = first;
+    return &translator->spaces[is_user ? SHADOW_MAX_SPACES / 2 : 0];
+}
+
+/* A space is of one view for ever, since views differ in what is mapped: half of them are the kernel's. */
+static struct space *find_space(struct translator *translator, const struct space_key *key)
+{
+    struct space *first = spaces_of_view(translator, key->is_user), *oldest = first;
 
     for (struct space *space = first; space < first + SHADOW_MAX_SPACES / 2; space++) {
         if (space->shadow == NULL) {
-            if (!may_make)
-                return NULL;
             space->key = *key;
             space->shadow = create_shadow(translator, space);
             return space;
@@ -258,14 +270,27 @@ static struct space *find_space(struct translator *translator, const struct spac
         if (space->used_at < oldest->used_at)
             oldest = space;
     }
-    if (!may_make)
-        return NULL;
-    if (oldest->other_view != NULL)
-        oldest->other_view->other_view = NULL;
-    oldest->other_view = NULL;
+    forget_space(oldest);
     oldest->key = *key;
     return oldest;
 }
+
+/* The kernel's part of the tables is usually the same in all address spaces: then one space serves, and what
+ * the kernel has mapped stays. What differs in a region or two is dropped where it does. */
+static struct space *find_kernel(struct translator *translator, const struct space_key *key)
+{
+    struct space *kernel = translator->kernel;
+
+    if (kernel != NULL && key->is_paged && kernel->key.is_paged && kernel->key.cr0 == key->cr0 &&
+        kernel->key.cr4 == key->cr4 &&
+        shadow_count_foreign(kernel->shadow, &translator->vm->vcpu) <= FEW_FOREIGN_REGIONS) {
+        kernel->key = *key;
+        return kernel;
+    }
+    return find_space(translator, key);
+}
+
+/* ---- the current one ----------------------------------------------------------------------------------- */
 
 /* The monitor has no use for GS: it stays as translated code wants it. */
 static void set_gs_base(uintptr_t base)
@@ -285,6 +310,45 @@ static void set_gs_base(uintptr_t base)
         syscall(SYS_arch_prctl, ARCH_SET_GS, base);
 }
 
+/* Instructions that choose: the user's part may be anywhere, as far as it has been found. */
+static void fill_windows(struct translator *translator)
+{
+    uintptr_t kernel = translator->kernel->window;
+    uintptr_t user = translator->user != NULL ? translator->user->window : kernel;
+
+    for (unsigned i = 0; i < 256; i++)
+        translator->context.windows[i] = translator->is_user_part[i] ? user : kernel;
+}
+
+void spaces_add_user_part(struct translator *translator, gva_t address)
+{
+    translator->is_user_part[address >> 24] = 1;
+    (void)spaces_user(translator);
+    fill_windows(translator);
+}
+
+static void follow_registers(struct space *space, const struct vcpu *vcpu)
+{
+    shadow_paging_changed(space->shadow, vcpu, vcpu->cr0, vcpu->cr3, vcpu->cr4);
+}
+
+/* The user's space of the current address space. */
+struct space *spaces_user(struct translator *translator)
+{
+    const struct vcpu *vcpu = &translator->vm->vcpu;
+    struct space_key key = key_of(vcpu);
+
+    if (translator->user != NULL)
+        return translator->user;
+    key.is_user = true;
+    translator->user = find_space(translator, &key);
+    follow_registers(translator->user, vcpu);
+    translator->user->used_at = ++translator->uses;
+    translator->vm->user_shadow = translator->user->shadow;
+    fill_windows(translator);
+    return translator->user;
+}
+
 static void enter_space(struct translator *translator, struct space *space)
 {
     struct vm *vm = translator->vm;
@@ -297,40 +361,42 @@ static void enter_space(struct translator *translator, struct space *space)
     set_gs_base(space->window);
     /* the emulator reaches for descriptor tables and stacks with the supervisor's rights while the user runs
      */
-    vm->system_shadow = space->key.is_user && space->other_view != NULL ? space->other_view->shadow : NULL;
+    vm->system_shadow = space->key.is_user ? translator->kernel->shadow : NULL;
 }
 
-static void follow_registers(struct space *space, const struct vcpu *vcpu)
+/* The user's space of an address space that was here before is kept ready; a new one is made when it is
+ * needed. */
+static void select_anew(struct translator *translator)
 {
-    shadow_paging_changed(space->shadow, vcpu, vcpu->cr0, vcpu->cr3, vcpu->cr4);
+    const struct vcpu *vcpu = &translator->vm->vcpu;
+    struct space_key key = key_of(vcpu);
+    struct space *first = spaces_of_view(translator, true);
+
+    key.is_user = false;
+    translator->kernel = find_kernel(translator, &key);
+    follow_registers(translator->kernel, vcpu);
+    key.is_user = true;
+    translator->user = NULL;
+    translator->vm->user_shadow = NULL;
+    for (struct space *space = first; space < first + SHADOW_MAX_SPACES / 2 && space->shadow != NULL; space++)
+        if (is_same_key(&space->key, &key)) {
+            (void)spaces_user(translator);
+            break;
+        }
+    fill_windows(translator);
+    translator->space = NULL;
 }
 
 void spaces_select(struct translator *translator)
 {
-    const struct vcpu *vcpu = &translator->vm->vcpu;
-    struct space *space = translator->space, *other;
-    struct space_key key;
+    struct vm *vm = translator->vm;
+    struct space *space;
 
-    if (!translator->has_new_paging) {
-        if (space->key.is_user == (vcpu->cpl == 3))
-            return;
-        if (space->other_view != NULL) {
-            enter_space(translator, space->other_view);
-            return;
-        }
+    if (translator->has_new_paging) {
+        translator->has_new_paging = false;
+        select_anew(translator);
     }
-    translator->has_new_paging = false;
-    key = key_of(vcpu);
-    space = find_space(translator, &key, true);
-    follow_registers(space, vcpu);
-    if (space->other_view == NULL) {
-        key.is_user = !key.is_user;
-        other = find_space(translator, &key, false);
-        space->other_view = other;
-        if (other != NULL)
-            other->other_view = space;
-    }
-    if (space->other_view != NULL)
-        follow_registers(space->other_view, vcpu);
-    enter_space(translator, space);
+    space = vm->vcpu.cpl == 3 ? spaces_user(translator) : translator->kernel;
+    if (space != translator->space || vm->shadow != space->shadow)
+        enter_space(translator, space);
 }

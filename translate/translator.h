@@ -37,7 +37,6 @@ struct space {
     struct translator *translator;
     struct shadow *shadow; /* NULL: not made yet */
     struct space_key key;
-    struct space *other_view; /* of the same address space, if there is one */
     uintptr_t window;
     uint64_t used_at;
     struct jump_table tables[TABLES_PER_SPACE];
@@ -49,7 +48,7 @@ struct adaptation {
     uint64_t place;      /* + 1; 0: free */
     uint16_t n_emulated; /* since it was last given up */
     uint16_t n_needless; /* calls that an ordinary access would have served */
-    bool is_call;
+    enum adapted as;
 };
 
 #define ADAPTATIONS 4096u
@@ -82,8 +81,11 @@ struct translator {
     struct context context;
     struct cache cache;
     struct space spaces[SHADOW_MAX_SPACES];
-    struct space *space; /* the current one */
-    bool has_new_paging; /* it need not be that of the vcpu's registers */
+    struct space *space;         /* the current one: of these two */
+    struct space *kernel, *user; /* for the vcpu's paging registers; user: NULL until it is needed */
+    uint8_t is_user_part[256];   /* by the top byte of an address: kernel instructions found the user's pages
+                                    there */
+    bool has_new_paging;         /* it need not be that of the vcpu's registers */
     uint32_t mode;
     uint64_t uses;
     uint8_t *meter;       /* NULL: instructions are not counted */
@@ -125,6 +127,9 @@ bool spaces_reserve(struct translator *translator, char *error, size_t error_siz
 void spaces_release(struct translator *translator);
 /* Makes the space for the vcpu's registers and CPL the current one. */
 void spaces_select(struct translator *translator);
+struct space *spaces_user(struct translator *translator);
+/* Instructions that choose their window find the user's for the addresses around this one. */
+void spaces_add_user_part(struct translator *translator, gva_t address);
 /* The current space's jump table for the current mode. */
 const uint32_t *spaces_table(struct translator *translator);
 void spaces_note_target(struct translator *translator, uint32_t eip, const struct block *block);
@@ -152,7 +157,10 @@ struct block *find_block(struct translator *translator, struct vm_exit *exit);
 bool find_listen(struct translator *translator);
 
 /* adapt.c */
-bool adapt_is_call(void *translator, uint64_t place);
+enum adapted adapt_find(void *translator, uint64_t place);
+/* The kernel reached for a page of the user's, in its own window. true: the instruction will choose its
+ * window from now on, and is to be tried again. */
+bool adapt_to_user_page(struct translator *translator, gva_t address);
 void adapt_note_fault(struct translator *translator, const struct vm_exit *exit);
 void adapt_look_back(struct translator *translator);
 void adapt_note_call(struct translator *translator, const struct call *call);
