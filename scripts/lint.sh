@@ -5,7 +5,7 @@ source "$(dirname "$0")/lib.sh"
 
 cd "$top"
 sources() {
-    find decode vcpu shadowpt devices monitor signals guests tests bench \( -name '*.c' -o -name '*.h' \) -print0
+    find decode vcpu shadowpt devices monitor signals translate guests tests bench \( -name '*.c' -o -name '*.h' \) -print0
 }
 
 say "clang-format"
@@ -15,5 +15,5 @@ sources | xargs -0 clang-format --dry-run --Werror
 say "clang-tidy"
 mkdir -p build
 configure_preset clang
-find decode vcpu shadowpt devices monitor signals -name '*.c' -print0 |
+find decode vcpu shadowpt devices monitor signals translate -name '*.c' -print0 |
     xargs -0 -n 1 -P "$(nproc)" clang-tidy -p build/clang --quiet 2>/dev/null

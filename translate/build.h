@@ -36,9 +36,7 @@ enum mode_bit {
 
 #define MAX_BLOCK_INSTRUCTIONS 64
 #define MAX_SIDE_EXITS         MAX_BLOCK_INSTRUCTIONS
-#define ENOUGH_INSTRUCTIONS                                                                                  \
-    24 /* where there are conditional jumps: what lies behind may never be reached                           \
-        */
+#define ENOUGH_INSTRUCTIONS    24 /* where there are conditional jumps: what follows may never be reached */
 
 /* A jump out of the middle of a block, whose code follows the block's. */
 struct side_exit {

@@ -41,9 +41,7 @@
 #define FXSAVE_XMM 160
 
 /* What translate_enter returns. */
-#define TRANSLATE_ABORTED                                                                                    \
-    0 /* attention was set before the guest ran on: struct vcpu has all of its state                         \
-       */
+#define TRANSLATE_ABORTED     0 /* attention was set before the guest ran on: struct vcpu has all its state */
 #define TRANSLATE_LEFT        1 /* a function called from translated code wants the monitor to go on */
 #define TRANSLATE_FAULTED     2 /* a synchronous signal: state and fault were captured */
 #define TRANSLATE_INTERRUPTED 3 /* an asynchronous signal: state was captured */

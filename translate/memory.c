@@ -190,7 +190,8 @@ void memory_emit(struct builder *b, const struct operand *operand, const struct 
         emit_op_index(&b->e, 0, OP_LEA, sum, sum, R9, 0, 0);
         emit_window(&b->e, form, R14, sum, 0);
     }
-    emit_bytes(&b->e, form->immediate, form->immediate_length);
+    if (form->immediate != NULL)
+        emit_bytes(&b->e, form->immediate, form->immediate_length);
 }
 
 static bool move(struct builder *b, const struct operand *operand, unsigned opcode, unsigned reg)

@@ -94,8 +94,8 @@ struct translator {
     size_t reservation_size;
     struct adaptation adaptations[ADAPTATIONS];
     unsigned n_adapted;
-    uint64_t faulted_place; /* of the instruction of the last page fault, + 1; 0: none */
     uint32_t faulted_eip;
+    uint64_t faulted_place;       /* of the instruction of the last page fault, + 1; 0: none */
     struct code_page *code_pages; /* per rpn */
     bool is_code_dropped;         /* a page of the current space with code went away */
     struct {                      /* the last page fault: the guest's handler may come back to it (adapt.c) */
@@ -147,12 +147,11 @@ bool meter_is_low(const struct translator *translator);
 void meter_run_out(struct translator *translator, struct vm_exit *exit);
 
 /* mode.c */
-#define MODE_NONE                                                                                            \
-    UINT32_MAX /* no translated code for this state: one instruction after the other is interpreted */
+/* No translated code for this state: one instruction after the other is interpreted. */
+#define MODE_NONE UINT32_MAX
 uint32_t mode_of(struct translator *translator, const struct vcpu *vcpu);
 
-/* find.c: the block for vcpu->eip. NULL: *exit is set, or, with EXIT_STEP, the emulator ran one instruction.
- */
+/* find.c: the block for vcpu->eip. NULL: *exit is set, or the emulator ran one instruction (EXIT_STEP). */
 struct block *find_block(struct translator *translator, struct vm_exit *exit);
 bool find_listen(struct translator *translator);
 
