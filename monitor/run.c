@@ -261,6 +261,8 @@ static bool run_guest(struct vm *vm, struct vm_exit *exit)
     vm->single_step = is_stepping || is_held;
     vm->is_guest_interrupted = false;
     vm->engine->run(vm->engine_state, exit);
+    if (vm_is_counted(vm))
+        vm_pass_instructions(vm); /* before anybody asks what time it is */
     vm->single_step = is_stepping;
     end_interrupt_shadow(vm, entry_eip, exit);
     if (is_debugger_exit(vm, exit, is_held)) {

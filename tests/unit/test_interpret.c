@@ -137,6 +137,19 @@ START_TEST(a_deadline_of_the_loop_ends_an_endless_loop)
 }
 END_TEST
 
+/* However often it was interrupted since: the clock of an exit does not depend on that. */
+START_TEST(the_clock_has_all_instructions_before_an_exit)
+{
+    uint8_t code[102] = {[100] = 0x0f, [101] = 0x31 /* rdtsc */};
+
+    memset(code, 0x90, 100);
+    put_code(code, sizeof code);
+    while (vm.vcpu.eip != CODE_GPA + sizeof code)
+        vm_run_once(&vm);
+    ck_assert_uint_ge(vm.vcpu.gpr[EAX], 100);
+}
+END_TEST
+
 START_TEST(code_that_was_written_is_run_as_written)
 {
     struct vm_exit exit = RUN(0xb0, 1, 0xf4 /* mov al, 1; hlt */);
@@ -180,6 +193,7 @@ int main(void)
     tcase_add_test(cases, a_step_is_one_instruction);
     tcase_add_test(cases, attention_stops_it_before_the_next_instruction);
     tcase_add_test(cases, a_deadline_of_the_loop_ends_an_endless_loop);
+    tcase_add_test(cases, the_clock_has_all_instructions_before_an_exit);
     tcase_add_test(cases, code_that_was_written_is_run_as_written);
     tcase_add_test(cases, the_same_bytes_mean_another_thing_in_16_bit_code);
     suite_add_tcase(suite, cases);
