@@ -99,6 +99,9 @@ static const struct field fields[] = {
     HEX64("mtrr_def_type", msr.mtrr_def_type),
     HEX64S("mtrr_fixed", msr.mtrr_fixed),
     HEX64S("mtrr_variable", msr.mtrr_variable),
+    HEX64("kvm_wall_clock", msr.kvm_wall_clock),
+    HEX64("kvm_system_time", msr.kvm_system_time),
+    HEX64("kvm_steal_time", msr.kvm_steal_time),
     HEX8("halted", halted),
     HEX8("nmi_blocked", nmi_blocked),
 };

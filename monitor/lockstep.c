@@ -265,6 +265,14 @@ static void ignore_invlpg(struct vcpu *vcpu, gva_t linear)
     (void)vcpu, (void)linear;
 }
 
+/* The same record in the reference's memory: nothing in it is from outside, once no time is stolen. */
+static void repeated_clock_change(struct vcpu *vcpu, uint32_t msr)
+{
+    struct lockstep *lockstep = vcpu->machine;
+
+    pvclock_msr_written(&lockstep->vm->pvclock, &lockstep->memory, vcpu, msr);
+}
+
 static void ignore_apic_base(struct vcpu *vcpu)
 {
     (void)vcpu;
@@ -302,6 +310,7 @@ static const struct vcpu_ops reference_ops = {
     .paging_changed = ignore_paging,
     .invlpg = ignore_invlpg,
     .tsc = repeated_tsc,
+    .clock_changed = repeated_clock_change,
     .apic_base_changed = ignore_apic_base,
     .stop = stop_reference,
     .injected = ignore_injected,
@@ -523,6 +532,7 @@ struct lockstep *lockstep_create(struct vm *vm, char *error, size_t error_size)
     lockstep->input = calloc(MAX_NOTES, sizeof *lockstep->input);
     if (lockstep->is_written == NULL || lockstep->input == NULL)
         die("out of memory");
+    pvclock_close(&vm->pvclock);
     copy_memory(&lockstep->memory, &vm->memory);
     lockstep->vcpu = vm->vcpu;
     lockstep->vcpu.ops = &reference_ops;

@@ -238,6 +238,13 @@ static uint64_t machine_tsc(struct vcpu *vcpu)
     return machine_now(vcpu->machine) * TSC_HZ_PER_NS;
 }
 
+static void machine_clock_changed(struct vcpu *vcpu, uint32_t msr)
+{
+    struct vm *vm = vcpu->machine;
+
+    pvclock_msr_written(&vm->pvclock, &vm->memory, vcpu, msr);
+}
+
 static void machine_apic_base_changed(struct vcpu *vcpu)
 {
     struct vm *vm = vcpu->machine;
@@ -284,6 +291,7 @@ const struct vcpu_ops machine_vcpu_ops = {
     .paging_changed = machine_paging_changed,
     .invlpg = machine_invlpg,
     .tsc = machine_tsc,
+    .clock_changed = machine_clock_changed,
     .apic_base_changed = machine_apic_base_changed,
     .stop = machine_stop,
     .injected = machine_injected,

@@ -12,6 +12,7 @@
 #define RING3_MONITOR_H
 
 #include "devices/devices.h"
+#include "monitor/pvclock.h"
 #include "shadowpt/shadowpt.h"
 #include "vcpu/vcpu.h"
 
@@ -239,6 +240,7 @@ struct vm {
     struct vcpu vcpu;
     struct guest_memory memory;
     struct clock clock;
+    struct pvclock pvclock;
     struct board *board;
     struct shadow *shadow;
     struct shadow *system_shadow; /* of the supervisor's view, if `shadow` is another; else NULL */

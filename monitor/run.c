@@ -107,6 +107,7 @@ static void attend(struct vm *vm)
         vm->config.poll(vm->config.console, vm);
     if (now >= next_timer_run(vm))
         run_timers(vm);
+    pvclock_attend(&vm->pvclock, &vm->memory, &vm->vcpu, now);
     if (now >= vm->next_input) {
         vm->next_input = may_get_input(vm) ? now + INPUT_PERIOD_NS : CLOCK_NO_DEADLINE;
         take_console_input(vm, 0);

@@ -73,13 +73,16 @@ bool vm_create(struct vm *vm, const struct vm_config *config, const struct engin
     vm->vcpu.machine = vm;
     vm->next_deadline = CLOCK_NO_DEADLINE;
     vm->deadline_moved = true;
+    vm->pvclock.schedstat = -1;
     vm->clock = (struct clock){.now = machine_now, .ctx = vm, .deadline_changed = deadline_changed};
     if (config->clock == CLOCK_HOST) {
         clock_gettime(CLOCK_REALTIME, &wall);
         vm->clock.wall_offset = (int64_t)wall.tv_sec * 1000000000 + wall.tv_nsec;
+        pvclock_open(&vm->pvclock); /* its file cannot be opened once the sandbox is closed */
     } else {
         vm->clock.wall_offset = VIRTUAL_WALL_START;
     }
+    vm->pvclock.wall_ns = vm->clock.wall_offset;
     vm->host_start_ns = engine->host_ns();
     vm->insn_cache = insn_cache_create();
     if (vm->insn_cache == NULL ||
@@ -107,6 +110,7 @@ void vm_destroy(struct vm *vm)
         vm->engine->destroy(vm->engine_state);
     patch_free(vm->patches);
     insn_cache_free(vm->insn_cache);
+    pvclock_close(&vm->pvclock);
     memory_destroy(&vm->memory);
     memset(vm, 0, sizeof *vm);
 }

@@ -30,6 +30,16 @@
 /* Leaf 1, ECX */
 #define FEATURE_HYPERVISOR 0x80000000u
 
+/* Leaf 40000001H, EAX (kernel Documentation/virt/kvm/x86/cpuid.rst) */
+#define KVM_CLOCKSOURCE        0x00000001u /* the MSRs 11H and 12H */
+#define KVM_NOP_IO_DELAY       0x00000002u /* no delays between accesses to ports */
+#define KVM_CLOCKSOURCE2       0x00000008u /* the MSRs 4B564D00H and 4B564D01H */
+#define KVM_STEAL_TIME         0x00000020u
+#define KVM_CLOCKSOURCE_STABLE 0x01000000u /* the flag of that name in the record may be believed */
+
+#define KVM_FEATURES                                                                                         \
+    (KVM_CLOCKSOURCE | KVM_NOP_IO_DELAY | KVM_CLOCKSOURCE2 | KVM_STEAL_TIME | KVM_CLOCKSOURCE_STABLE)
+
 #define FEATURES                                                                                             \
     (FEATURE_FPU | FEATURE_PSE | FEATURE_TSC | FEATURE_MSR | FEATURE_PAE | FEATURE_CX8 | FEATURE_APIC |      \
      FEATURE_SEP | FEATURE_MTRR | FEATURE_PGE | FEATURE_CMOV | FEATURE_PAT | FEATURE_CLFSH | FEATURE_MMX |   \
@@ -57,8 +67,9 @@ static const struct cpuid_leaf leaves[] = {
     {0, LEAF_LAST_BASIC, TEXT('G', 'e', 'n', 'u'), TEXT('n', 't', 'e', 'l'), TEXT('i', 'n', 'e', 'I')},
     {LEAF_FEATURES, VCPU_SIGNATURE, CLFLUSH_LINE, FEATURE_HYPERVISOR, FEATURES},
     {LEAF_LAST_BASIC, 0x00000001, 0, 0, 0}, /* caches and TLBs: nothing is said (null descriptors) */
-    /* The hypervisor's own range, by convention: EBX, ECX, EDX. */
-    {0x40000000, 0x40000000, TEXT('r', 'i', 'n', 'g'), TEXT('3', 0, 0, 0), 0},
+    /* The hypervisor's own range, by convention: EBX, ECX, EDX. The name says whose conventions are meant. */
+    {0x40000000, 0x40000001, TEXT('K', 'V', 'M', 'K'), TEXT('V', 'M', 'K', 'V'), TEXT('M', 0, 0, 0)},
+    {0x40000001, KVM_FEATURES, 0, 0, 0},
     {0x80000000, 0x80000008, 0, 0, 0},
     {0x80000001, 0, 0, 0, FEATURE_NX},
     {0x80000002, TEXT('r', 'i', 'n', 'g'), TEXT('3', ' ', 'v', 'i'), TEXT('r', 't', 'u', 'a'),

@@ -59,7 +59,7 @@ enum msr_kind {
 struct msr {
     uint32_t index;
     uint8_t kind;
-    bool is_apic_base, is_efer;
+    bool is_apic_base, is_efer, is_clock;
     uint16_t offset;                  /* in struct vcpu */
     uint64_t constant;                /* what reads show, or what a write cannot change */
     uint64_t writable;                /* other bits must be as they are: #GP */
@@ -81,6 +81,11 @@ struct msr {
 #define MTRR_FIXED(msr, n)                                                                                   \
     {                                                                                                        \
         .index = (msr), STORED(mtrr_fixed[n]), .writable = ~0ull, .is_valid = are_memory_types               \
+    }
+/* Of the address KVM checks no more than this. */
+#define KVM_CLOCK(msr, member, reserved)                                                                     \
+    {                                                                                                        \
+        .index = (msr), STORED(member), .writable = ~(uint64_t)(reserved), .is_clock = true                  \
     }
 
 static const struct msr msrs[] = {
@@ -124,6 +129,11 @@ static const struct msr msrs[] = {
      STORED(mtrr_def_type),
      .writable = 0xcff,
      .is_valid = is_low_byte_memory_type},
+    KVM_CLOCK(MSR_KVM_WALL_CLOCK_OLD, kvm_wall_clock, 0),
+    KVM_CLOCK(MSR_KVM_SYSTEM_TIME_OLD, kvm_system_time, 0),
+    KVM_CLOCK(MSR_KVM_WALL_CLOCK, kvm_wall_clock, 0),
+    KVM_CLOCK(MSR_KVM_SYSTEM_TIME, kvm_system_time, 0),
+    KVM_CLOCK(MSR_KVM_STEAL_TIME, kvm_steal_time, MSR_KVM_STEAL_RESERVED),
 };
 
 static const struct msr *find_msr(uint32_t index)
@@ -175,9 +185,12 @@ static void write_msr(struct vcpu *vcpu, const struct msr *msr, uint64_t value)
             vcpu->ops->apic_base_changed(vcpu);
         if (msr->is_efer)
             vcpu->ops->paging_changed(vcpu, vcpu->cr0, vcpu->cr3, vcpu->cr4);
+        if (msr->is_clock)
+            vcpu->ops->clock_changed(vcpu, msr->index);
         break;
     case MSR_COUNTER:
         vcpu->msr.tsc_offset = value - vcpu->ops->tsc(vcpu);
+        vcpu->ops->clock_changed(vcpu, msr->index);
         break;
     default:
         break;

@@ -80,6 +80,7 @@ struct vcpu {
         uint64_t sysenter_cs, sysenter_esp, sysenter_eip;
         uint64_t pat, efer, apic_base, misc_enable;
         uint64_t mtrr_def_type, mtrr_fixed[11], mtrr_variable[16];
+        uint64_t kvm_wall_clock, kvm_system_time, kvm_steal_time;
     } msr;
     /* The fault that the emulation routine which returned OUTCOME_FAULT raised. */
     struct fault fault;
@@ -153,6 +154,9 @@ struct vcpu_ops {
     void (*paging_changed)(struct vcpu *vcpu, uint32_t old_cr0, uint32_t old_cr3, uint32_t old_cr4);
     void (*invlpg)(struct vcpu *vcpu, gva_t linear);
     uint64_t (*tsc)(struct vcpu *vcpu);
+    /* The TSC was set, or an MSR of KVM's clock was written: what it tells the guest in memory may change.
+     * Called after vcpu changed. */
+    void (*clock_changed)(struct vcpu *vcpu, uint32_t msr);
     /* IA32_APIC_BASE was written (the local APIC listens). */
     void (*apic_base_changed)(struct vcpu *vcpu);
     /* The run ends. First reason wins. */

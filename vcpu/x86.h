@@ -166,6 +166,16 @@ enum system_type {
 #define MSR_PAT            0x277u
 #define MSR_MTRR_DEF_TYPE  0x2ffu
 #define MSR_EFER           0xc0000080u
+/* KVM's paravirtual clock (kernel Documentation/virt/kvm/x86/msr.rst); the first two by their older numbers,
+ * too */
+#define MSR_KVM_WALL_CLOCK_OLD  0x11u
+#define MSR_KVM_SYSTEM_TIME_OLD 0x12u
+#define MSR_KVM_WALL_CLOCK      0x4b564d00u
+#define MSR_KVM_SYSTEM_TIME     0x4b564d01u
+#define MSR_KVM_STEAL_TIME      0x4b564d03u
+
+#define MSR_KVM_ENABLED        0x01ull /* of system time and steal time */
+#define MSR_KVM_STEAL_RESERVED 0x3eull /* its record is aligned to 64 bytes */
 
 #define APIC_BASE_BSP    0x100u
 #define APIC_BASE_ENABLE 0x800u

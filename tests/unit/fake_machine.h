@@ -51,6 +51,8 @@ struct fake_machine {
     gva_t invlpg_address;
     uint32_t unknown_msr;
     uint64_t tsc;
+    unsigned n_clock_changes;
+    uint32_t clock_msr;    /* of the last clock change */
     enum stop_reason stop; /* the first */
     char stop_text[512];
 };
@@ -141,6 +143,14 @@ static inline uint64_t fake_tsc(struct vcpu *vcpu)
     return ((struct fake_machine *)vcpu->machine)->tsc;
 }
 
+static inline void fake_clock_changed(struct vcpu *vcpu, uint32_t msr)
+{
+    struct fake_machine *machine = vcpu->machine;
+
+    machine->n_clock_changes++;
+    machine->clock_msr = msr;
+}
+
 static inline void fake_apic_base_changed(struct vcpu *vcpu)
 {
     ((struct fake_machine *)vcpu->machine)->n_apic_base_changes++;
@@ -190,6 +200,7 @@ static inline struct vcpu *fake_machine_reset(struct fake_machine *machine)
         .paging_changed = fake_paging_changed,
         .invlpg = fake_invlpg,
         .tsc = fake_tsc,
+        .clock_changed = fake_clock_changed,
         .apic_base_changed = fake_apic_base_changed,
         .stop = fake_stop,
         .injected = fake_injected,

@@ -149,6 +149,47 @@ START_TEST(the_tsc_can_be_set)
     guest_assert_done(vcpu, 0x0f, 0x31); /* rdtsc */
     ck_assert_uint_eq(vcpu->gpr[EAX], 0xa);
     ck_assert_uint_eq(vcpu->gpr[EDX], 5);
+    ck_assert_uint_eq(machine.n_clock_changes, 1);
+    ck_assert_uint_eq(machine.clock_msr, MSR_TSC);
+}
+END_TEST
+
+START_TEST(the_clock_hears_of_its_msrs)
+{
+    static const struct {
+        uint32_t index, other;
+    } cases[] = {{MSR_KVM_WALL_CLOCK, MSR_KVM_WALL_CLOCK_OLD},
+                 {MSR_KVM_WALL_CLOCK_OLD, MSR_KVM_WALL_CLOCK},
+                 {MSR_KVM_SYSTEM_TIME, MSR_KVM_SYSTEM_TIME_OLD},
+                 {MSR_KVM_SYSTEM_TIME_OLD, MSR_KVM_SYSTEM_TIME},
+                 {MSR_KVM_STEAL_TIME, MSR_KVM_STEAL_TIME}};
+    struct vcpu *vcpu = guest_reset(&machine);
+
+    for (unsigned i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        uint64_t value = 0x100001001 + ((uint64_t)i << 12);
+
+        ck_assert_uint_ne(read_msr(vcpu, cases[i].index), value);
+        set_operands(vcpu, cases[i].index, value);
+        guest_assert_done(vcpu, WRMSR);
+        ck_assert_uint_eq(machine.n_clock_changes, i + 1);
+        ck_assert_uint_eq(machine.clock_msr, cases[i].index);
+        ck_assert_uint_eq(read_msr(vcpu, cases[i].other), value);
+    }
+}
+END_TEST
+
+START_TEST(the_record_of_stolen_time_is_aligned)
+{
+    struct vcpu *vcpu = guest_reset(&machine);
+
+    for (uint64_t bit = 2; bit <= 0x20; bit <<= 1) {
+        set_operands(vcpu, MSR_KVM_STEAL_TIME, 0x1000 | bit | MSR_KVM_ENABLED);
+        guest_assert_fault(vcpu, EXCEPTION_GP, 0, WRMSR);
+    }
+    ck_assert_uint_eq(machine.n_clock_changes, 0);
+    ck_assert_uint_eq(read_msr(vcpu, MSR_KVM_STEAL_TIME), 0);
+    set_operands(vcpu, MSR_KVM_SYSTEM_TIME, 0x1003); /* KVM lets the others be anywhere */
+    guest_assert_done(vcpu, WRMSR);
 }
 END_TEST
 
@@ -178,7 +219,8 @@ START_TEST(cpuid_names_the_vendor_and_the_hypervisor)
     memcpy(text, &vcpu->gpr[EBX], 4);
     memcpy(text + 4, &vcpu->gpr[ECX], 4);
     memcpy(text + 8, &vcpu->gpr[EDX], 4);
-    ck_assert_str_eq(text, "ring3");
+    ck_assert_str_eq(text, "KVMKVMKVM");
+    ck_assert_uint_eq(vcpu->gpr[EAX], 0x40000001);
 
     memset(text, 0, sizeof text);
     for (uint32_t i = 0; i < 3; i++) {
@@ -201,6 +243,9 @@ START_TEST(cpuid_features_are_the_profile)
     ck_assert_uint_eq(vcpu->gpr[EBX], 0x00000800);
     ck_assert_uint_eq(vcpu->gpr[ECX], 0x80000000);
     ck_assert_uint_eq(vcpu->gpr[EDX], 0x0789bb79);
+    cpuid(vcpu, 0x40000001); /* KVM's: clock sources, stable; no I/O delay; stolen time */
+    ck_assert_uint_eq(vcpu->gpr[EAX], 0x0100002b);
+    ck_assert_uint_eq(vcpu->gpr[EDX], 0);
     cpuid(vcpu, 0x80000001);
     ck_assert_uint_eq(vcpu->gpr[EDX], 0x00100000);
     cpuid(vcpu, 0x80000008);
@@ -241,6 +286,8 @@ int main(void)
         the_apic_hears_of_its_base,
         paging_hears_of_efer,
         the_tsc_can_be_set,
+        the_clock_hears_of_its_msrs,
+        the_record_of_stolen_time_is_aligned,
         cpuid_names_the_vendor_and_the_hypervisor,
         cpuid_features_are_the_profile,
         a_disabled_apic_is_not_listed,
