@@ -353,6 +353,41 @@ static void check_instruction_boundaries(void)
           last_timer_frame.cs == SEL_USER_CODE && last_timer_frame.eip == (uintptr_t)user_code);
 }
 
+/* ---- in the middle of an instruction ---- */
+
+static volatile uint8_t timer_came __attribute__((used));
+static unsigned n_halfway;
+
+enum { RDTSC_OFFSET = 1 + 5 + 5 };
+CODE(rdtsc_until_timer, "sti\n"
+                        "1:\tmov $0x11111111, %eax\n\t"
+                        "mov $0x22222222, %edx\n\t"
+                        "rdtsc\n\t"
+                        "cmpb $0, timer_came\n\t"
+                        "je 1b\n\t"
+                        "cli")
+
+static void on_timer_at_rdtsc(struct trap_frame *frame)
+{
+    timer_came = 1;
+    if (frame->eip == (uintptr_t)rdtsc_until_timer + RDTSC_OFFSET)
+        n_halfway += frame->eax != 0x11111111 || frame->edx != 0x22222222;
+    pic_eoi(IRQ_TIMER);
+}
+
+/* A monitor may make more than one instruction of RDTSC. */
+static void check_no_middle(void)
+{
+    trap_set_handler(IRQ_BASE + IRQ_TIMER, on_timer_at_rdtsc);
+    for (uint16_t i = 0; i < 50; i++) {
+        timer_came = 0;
+        pit_one_shot(60 + i);
+        probe_kernel(rdtsc_until_timer);
+    }
+    trap_set_handler(IRQ_BASE + IRQ_TIMER, on_timer);
+    check_equal("an interrupt before RDTSC finds eax and edx as they were", n_halfway, 0);
+}
+
 /* ---- NMI ---- */
 
 enum {
@@ -429,5 +464,6 @@ void guest_main(void)
     check_spurious();
     check_priorities();
     check_instruction_boundaries();
+    check_no_middle();
     check_nmi();
 }

@@ -231,6 +231,59 @@ static void check_msrs(void)
     check_equal("sysexit: on the stack from ecx", trap.esp, user_stack_top());
 }
 
+static inline uint64_t rdtsc(void)
+{
+    uint64_t value;
+    __asm__ volatile("rdtsc" : "=A"(value) : : "memory");
+    return value;
+}
+
+enum { ARITHMETIC_FLAGS = 0x8d5 };
+
+static uint32_t flags_after_rdtsc(uint32_t flags)
+{
+    __asm__ volatile("push %0\n\tpopf\n\trdtsc\n\tpushf\n\tpop %0"
+                     : "+b"(flags)
+                     :
+                     : "eax", "edx", "cc", "memory");
+    return flags & ARITHMETIC_FLAGS;
+}
+
+/* How often it does in a thousand times; each third one is read by RDMSR, if that is asked for. */
+static unsigned times_it_goes_back(bool by_both)
+{
+    uint64_t last = rdtsc();
+    unsigned n_back = 0;
+
+    for (unsigned i = 0; i < 1000; i++) {
+        uint64_t now = by_both && i % 3 == 0 ? read_msr(MSR_TSC) : rdtsc();
+
+        n_back += now < last;
+        last = now;
+    }
+    return n_back;
+}
+
+static void check_time_stamps(void)
+{
+    uint64_t last = rdtsc(), begin;
+
+    check_equal("rdtsc: does not go back", times_it_goes_back(false), 0);
+    check("rdtsc: it counts", rdtsc() > last);
+    check_option("msr", "rdtsc, rdmsr: one counter", times_it_goes_back(true) == 0);
+    check_equal("rdtsc: keeps the flags", flags_after_rdtsc(ARITHMETIC_FLAGS | EFLAGS_FIXED),
+                ARITHMETIC_FLAGS);
+    check_equal("rdtsc: also when they are clear", flags_after_rdtsc(EFLAGS_FIXED), 0);
+
+    last = rdtsc();
+    write_msr(MSR_TSC, last + (1ull << 40));
+    begin = rdtsc();
+    check_option("msr", "wrmsr: the time stamp counter goes on from there",
+                 begin >= last + (1ull << 40) && begin < last + (1ull << 40) + (1ull << 36));
+    check_option("msr", "rdmsr agrees", read_msr(MSR_TSC) - begin < 1ull << 36);
+    write_msr(MSR_TSC, rdtsc() - (1ull << 40));
+}
+
 static void check_caches(void)
 {
     enum { WINDOW = 0x40000000 };
@@ -322,6 +375,7 @@ void guest_main(void)
     check_tables();
     check_registers();
     check_msrs();
+    check_time_stamps();
     check_caches();
     check_ring3();
 }

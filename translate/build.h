@@ -31,6 +31,7 @@ enum mode_bit {
     MODE_SSE = 1 << 8,     /* and CR4.OSFXSR is set */
     MODE_SINGLE = 1 << 9,  /* one instruction a block */
     MODE_COUNT = 1 << 10,  /* instructions are counted */
+    MODE_TSC = 1 << 11,    /* RDTSC may be in line */
     MODE_CS_SHIFT = 16,    /* 8 bits: which base and limit CS has; 0: flat */
 };
 
@@ -174,5 +175,6 @@ bool lower_popf(struct builder *b);
 bool lower_direction(struct builder *b);
 bool lower_mov_from_segment(struct builder *b);
 bool lower_mov_from_control(struct builder *b);
+bool lower_tsc(struct builder *b);
 
 #endif

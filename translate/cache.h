@@ -20,12 +20,13 @@
 
 /* What the state at a host address means: the guest's EIP and what ESP lacks. */
 enum point_kind {
-    POINT_EIP,       /* at the beginning of the instruction at `eip`, or where it may begin again */
-    POINT_SHADOWED,  /* likewise, in the shadow of an STI */
-    POINT_SAVED_EAX, /* likewise, but eax is in r10d */
-    POINT_SAVED_ECX, /* likewise, but ecx is in r9d */
-    POINT_TARGET,    /* eip is in r8d */
-    POINT_ENTRY,     /* likewise, and ecx is in r9d */
+    POINT_EIP,           /* at the beginning of the instruction at `eip`, or where it may begin again */
+    POINT_SHADOWED,      /* likewise, in the shadow of an STI */
+    POINT_SAVED_EAX,     /* likewise, but eax is in r10d */
+    POINT_SAVED_EAX_EDX, /* likewise, and edx is in r9d */
+    POINT_SAVED_ECX,     /* likewise, but ecx is in r9d */
+    POINT_TARGET,        /* eip is in r8d */
+    POINT_ENTRY,         /* likewise, and ecx is in r9d */
 };
 
 /* From this offset in the block on, until the next point's. */

@@ -31,8 +31,11 @@
 #define CONTEXT_SITE      104
 #define CONTEXT_FXSAVE    112
 #define CONTEXT_BUDGET    120
-#define CONTEXT_BASES     128 /* by enum segment_index, 4 bytes each */
-#define CONTEXT_WINDOWS   152 /* by the top byte of a linear address, 8 bytes each */
+#define CONTEXT_TSC_BASE  128
+#define CONTEXT_TSC_MUL   136
+#define CONTEXT_TSC_ADD   144
+#define CONTEXT_BASES     152 /* by enum segment_index, 4 bytes each */
+#define CONTEXT_WINDOWS   176 /* by the top byte of a linear address, 8 bytes each */
 
 #define VCPU_GPR    0
 #define VCPU_EIP    32
@@ -75,6 +78,8 @@ struct context {
     const uint8_t *site; /* r9 of `link` */
     uint8_t *fxsave;     /* 16-byte aligned, in struct vcpu */
     uintptr_t budget; /* r11: an address, so many bytes into the meter as instructions are left (meter.c) */
+    /* The guest's TSC is ((the host's + tsc_base) * tsc_mul >> 64) + tsc_add; valid in MODE_TSC. */
+    uint64_t tsc_base, tsc_mul, tsc_add;
     uint32_t bases[SEG_COUNT];
     /* For the kernel's instructions that reach for the user's memory: which window has an address (spaces.c).
      */

@@ -17,6 +17,7 @@
 
 #include "monitor/interpret.h"
 #include "signals/crash.h"
+#include "translate/host_clock.h"
 #include "translate/translate.h"
 #include "translate/translator.h"
 #include "vcpu/fail.h"
@@ -42,6 +43,9 @@ OFFSET(scratch, CONTEXT_SCRATCH);
 OFFSET(site, CONTEXT_SITE);
 OFFSET(fxsave, CONTEXT_FXSAVE);
 OFFSET(budget, CONTEXT_BUDGET);
+OFFSET(tsc_base, CONTEXT_TSC_BASE);
+OFFSET(tsc_mul, CONTEXT_TSC_MUL);
+OFFSET(tsc_add, CONTEXT_TSC_ADD);
 OFFSET(bases, CONTEXT_BASES);
 OFFSET(windows, CONTEXT_WINDOWS);
 _Static_assert(offsetof(struct vcpu, gpr) == VCPU_GPR && offsetof(struct vcpu, eip) == VCPU_EIP, "enter.S");
@@ -83,6 +87,18 @@ static uint32_t pending_flag(struct vm *vm)
     return vm->attention || vm->vcpu.nmi_pending || board_intr(vm->board) ? EFLAGS_IF : 0;
 }
 
+/* As machine_tsc and the emulator of RDTSC have it. */
+static void give_tsc(struct translator *translator)
+{
+    const struct vm *vm = translator->vm;
+    struct context *context = &translator->context;
+    struct host_clock_line line = host_clock_line();
+
+    context->tsc_base = 0 - line.tsc;
+    context->tsc_mul = line.mul;
+    context->tsc_add = line.ns - vm->host_start_ns + vm->vcpu.msr.tsc_offset;
+}
+
 /* Everything in the context that follows from the vcpu. */
 static void prepare(struct translator *translator)
 {
@@ -92,6 +108,7 @@ static void prepare(struct translator *translator)
     give_flags(context);
     for (unsigned i = 0; i < SEG_COUNT; i++)
         context->bases[i] = vcpu->segment[i].base;
+    give_tsc(translator);
     context->table = spaces_table(translator);
     context->pending = pending_flag(translator->vm);
 }
@@ -311,14 +328,6 @@ const uint8_t *translate_on_callout(struct context *context, uint32_t number)
 
 /* ---- the engine ---------------------------------------------------------------------------------------- */
 
-static uint64_t translate_host_ns(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
-}
-
 /* In which window did it fault? The kernel's instructions reach for the user's, too. */
 static uint64_t faulting_address(struct translator *translator)
 {
@@ -398,6 +407,7 @@ static void run_interpreted(struct translator *translator, struct vm_exit *exit)
 static void start(struct translator *translator)
 {
     frame_adopt();
+    translator->reads_tsc = translator->vm->config.clock == CLOCK_HOST && host_clock_start();
     translator->is_started = true;
 }
 
@@ -411,6 +421,7 @@ static void translate_run(void *opaque, struct vm_exit *exit)
 
     if (!translator->is_started)
         start(translator);
+    host_clock_adjust();
     *exit = (struct vm_exit){.reason = EXIT_INTERRUPTED};
     adapt_look_back(translator);
     if (!follow_vcpu(translator) || vm->single_step) {
@@ -453,8 +464,9 @@ static void translate_run(void *opaque, struct vm_exit *exit)
 static void translate_arm(void *opaque, uint64_t host_ns)
 {
     struct translator *translator = opaque;
+    uint64_t ns = host_ns == 0 ? 0 : host_clock_to_monotonic(host_ns);
     struct itimerspec when = {
-        .it_value = {.tv_sec = (time_t)(host_ns / 1000000000u), .tv_nsec = (long)(host_ns % 1000000000u)}};
+        .it_value = {.tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u)}};
 
     if (timer_settime(translator->timer, TIMER_ABSTIME, &when, NULL) != 0)
         die("timer_settime: %s", strerror(errno));
@@ -510,6 +522,7 @@ static void *translate_create(struct vm *vm, char *error, size_t error_size)
         snprintf(error, error_size, "out of memory");
         return NULL;
     }
+    host_clock_open();
     translator->vm = vm;
     translator->n_code_segments = 1;
     translator->code_pages = calloc(n_pages, sizeof *translator->code_pages);
@@ -539,7 +552,7 @@ const struct engine translate_engine = {
     .destroy = translate_destroy,
     .create_shadow = translate_create_shadow,
     .run = translate_run,
-    .host_ns = translate_host_ns,
+    .host_ns = host_clock_ns,
     .arm = translate_arm,
     .paging_changed = translate_paging_changed,
     .stats = measure_report,

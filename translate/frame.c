@@ -86,6 +86,10 @@ static void apply_point(struct context *context, const struct point *point, cons
     case POINT_SAVED_EAX:
         vcpu->gpr[EAX] = (uint32_t)gregs[REG_R10];
         break;
+    case POINT_SAVED_EAX_EDX:
+        vcpu->gpr[EAX] = (uint32_t)gregs[REG_R10];
+        vcpu->gpr[EDX] = (uint32_t)gregs[REG_R9];
+        break;
     case POINT_SAVED_ECX:
         vcpu->gpr[ECX] = (uint32_t)gregs[REG_R9];
         break;

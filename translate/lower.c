@@ -7,12 +7,13 @@
  *     w  loop, jcxz                       s  string               U O  push, pop memory     v    leave
  *     C S F f  cli, sti, pushf, popf      d  cld, std             g R  mov from Sreg, CR    x    xlat
  *     n  does nothing                     5  group 5 (FF)         G    group 15 (0F AE)     X    x87
+ *     t  rdtsc
  *     .  a call into the monitor: sensitive, or rare
  *
  * Which engine may run an instruction natively is thus one letter. What the CPUID profile leaves out, and the
  * FPU when CR0 says so, become calls whatever their letter is.
  *
- * Read next: lower_stack.c, lower_flow.c, lower_flags.c.
+ * Read next: lower_stack.c, lower_flow.c, lower_flags.c, lower_tsc.c.
  */
 #include <Zydis/Zydis.h>
 
@@ -42,7 +43,7 @@ static const char two_byte_map[] =
     ".............n.." /* 0: prefetch */
     "ppppppppnnnnnnnn" /* 1: sse moves, prefetch, nop */
     "R.......pppppppp" /* 2: mov from CR, sse */
-    "................" /* 3 */
+    ".t.............." /* 3: rdtsc */
     "pppppppppppppppp" /* 4: cmovcc */
     "pppppppppppppppp" /* 5: sse */
     "pppppppppppppppp" /* 6: mmx */
@@ -346,6 +347,8 @@ static bool try_lower(struct builder *b)
         return lower_mov_from_segment(b);
     case 'R':
         return lower_mov_from_control(b);
+    case 't':
+        return lower_tsc(b);
     default:
         return false;
     }

@@ -2,7 +2,7 @@
  * The hot sensitive instructions, in line: IF and the other virtual flags live in the context, so that CLI is
  * one move. Everything else sensitive is a call into the monitor.
  *
- * Read next: engine.c.
+ * Read next: lower_tsc.c.
  */
 #include "translate/build.h"
 

@@ -5,6 +5,7 @@
  *
  * Read next: spaces.c.
  */
+#include "monitor/machine.h"
 #include "translate/translator.h"
 
 #define DATA_TYPE (SEGMENT_P | SEGMENT_S | SEGMENT_CODE | SEGMENT_WRITABLE | SEGMENT_DOWN)
@@ -43,6 +44,15 @@ static uint32_t number_of_code_segment(struct translator *translator, const stru
     return translator->n_code_segments++;
 }
 
+/* Where somebody watches exits, or notes what comes from outside (lockstep), RDTSC is a call. */
+static bool may_read_tsc(const struct translator *translator, const struct vcpu *vcpu)
+{
+    const struct vm *vm = translator->vm;
+
+    return translator->reads_tsc && vm->n_watchers == 0 && vm->debugger == NULL &&
+           vcpu->ops == &machine_vcpu_ops && !(vcpu->cpl == 3 && (vcpu->cr4 & CR4_TSD));
+}
+
 uint32_t mode_of(struct translator *translator, const struct vcpu *vcpu)
 {
     const struct segment *segment = vcpu->segment;
@@ -65,6 +75,8 @@ uint32_t mode_of(struct translator *translator, const struct vcpu *vcpu)
         mode |= MODE_FULL_FS;
     if (is_full(&segment[SEG_GS]))
         mode |= MODE_FULL_GS;
+    if (may_read_tsc(translator, vcpu))
+        mode |= MODE_TSC;
     if (!(vcpu->cr0 & (CR0_TS | CR0_EM)))
         mode |= MODE_FPU | (vcpu->cr4 & CR4_OSFXSR ? MODE_SSE : 0);
     number = number_of_code_segment(translator, &segment[SEG_CS]);

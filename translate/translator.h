@@ -115,6 +115,7 @@ struct translator {
     unsigned n_code_segments;
     timer_t timer;
     bool has_timer, is_started;
+    bool reads_tsc; /* RDTSC may be in line, if nobody watches */
     uint8_t *stack;
     /* Of the last signal: */
     int signo, trapno, code;

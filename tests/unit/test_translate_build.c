@@ -32,6 +32,7 @@ static const uint32_t modes[] = {
     MODE_FLAT_CS | MODE_FLAT_SS | FULL,
     MODE_FLAT_DS | MODE_FLAT_ES | 1u << MODE_CS_SHIFT,
     FLAT | FULL | VECTOR | MODE_SINGLE,
+    FLAT | FULL | VECTOR | MODE_TSC,
     0,
 };
 
@@ -92,6 +93,18 @@ static bool is_string(const struct host *host)
     return host->insn.meta.category == ZYDIS_CATEGORY_STRINGOP;
 }
 
+static bool is_rdtsc(const struct host *host)
+{
+    return (block->mode & MODE_TSC) && host->insn.mnemonic == ZYDIS_MNEMONIC_RDTSC;
+}
+
+/* What makes the guest's TSC of the host's. */
+static bool is_tsc_arithmetic(const struct host *host)
+{
+    return (block->mode & MODE_TSC) &&
+           (host->insn.mnemonic == ZYDIS_MNEMONIC_RORX || host->insn.mnemonic == ZYDIS_MNEMONIC_MULX);
+}
+
 /* Nothing that ring 3 may not do or that leaves the cache by other ways than jumps; no stack of the host's:
  * there is none. FWAIT, EMMS and the like are the guest's own. */
 static void check_kind(const struct host *host)
@@ -101,15 +114,16 @@ static void check_kind(const struct host *host)
         ZYDIS_CATEGORY_IO,     ZYDIS_CATEGORY_IOSTRINGOP, ZYDIS_CATEGORY_SEGOP,    ZYDIS_CATEGORY_SYSCALL,
         ZYDIS_CATEGORY_SYSRET, ZYDIS_CATEGORY_SYSTEM,     ZYDIS_CATEGORY_INTERRUPT};
 
-    REQUIRE(host->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY);
+    REQUIRE(host->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY || is_tsc_arithmetic(host));
     REQUIRE(!(host->insn.attributes & ZYDIS_ATTRIB_IS_PRIVILEGED));
     for (size_t i = 0; i < sizeof forbidden / sizeof forbidden[0]; i++)
-        REQUIRE(host->insn.meta.category != forbidden[i]);
+        REQUIRE(host->insn.meta.category != forbidden[i] || is_rdtsc(host));
     REQUIRE(host->insn.mnemonic != ZYDIS_MNEMONIC_LEAVE && host->insn.mnemonic != ZYDIS_MNEMONIC_ENTER);
 }
 
 /* r8 to r11 are scratch; r12 to r15 are never written; the guest's registers only so that their upper halves
- * stay zero, but for ECX's way there and back, and string instructions. */
+ * stay zero, but for ECX's way there and back, string instructions, and a factor on the way to EDX's new
+ * value. */
 static void check_write(const struct host *host, const ZydisDecodedOperand *operand)
 {
     ZydisRegister reg = operand->reg.value;
@@ -126,6 +140,9 @@ static void check_write(const struct host *host, const ZydisDecodedOperand *oper
         return;
     if (whole == ZYDIS_REGISTER_RCX)
         REQUIRE(host->insn.mnemonic == ZYDIS_MNEMONIC_MOV || is_string(host));
+    else if (whole == ZYDIS_REGISTER_RDX)
+        REQUIRE((block->mode & MODE_TSC) && host->insn.mnemonic == ZYDIS_MNEMONIC_MOV &&
+                host->operand[1].mem.base == ZYDIS_REGISTER_R15);
     else
         REQUIRE((whole == ZYDIS_REGISTER_RSI || whole == ZYDIS_REGISTER_RDI) &&
                 (host->insn.mnemonic == ZYDIS_MNEMONIC_LEA || is_string(host)));

@@ -1,0 +1,68 @@
+/*
+ * RDTSC in line. The guest's TSC is nanoseconds, the host's is not: one multiplication, without touching a
+ * flag, by what stands in the context (host_clock.c). EAX and EDX wait in scratch registers until the result
+ * is there, so whoever interrupts sees them as they were.
+ *
+ * Where somebody watches, where time is virtual, and where the host's TSC is no clock, it is a call: MODE_TSC
+ * is not set (mode.c).
+ *
+ * Read next: engine.c.
+ */
+#include "translate/build.h"
+
+/* rorx to, from, 32 (64 bits): the halves change places */
+static void emit_swap_halves(struct emitter *e, unsigned to, unsigned from)
+{
+    emit_byte(e, 0xc4);
+    emit_byte(e, (to < R8 ? 0x80 : 0) | 0x40 | (from < R8 ? 0x20 : 0) | 0x03); /* R X B inverted; map 0F3A */
+    emit_byte(e, 0xfb);                                                        /* W1, F2 */
+    emit_byte(e, 0xf0);
+    emit_byte(e, 0xc0 | (to & 7) << 3 | (from & 7));
+    emit_byte(e, 32);
+}
+
+/* mulx high, low, by: rdx * by */
+static void emit_multiply(struct emitter *e, unsigned high, unsigned low, unsigned by)
+{
+    emit_byte(e, 0xc4);
+    emit_byte(e, (high < R8 ? 0x80 : 0) | 0x40 | (by < R8 ? 0x20 : 0) | 0x02); /* map 0F38 */
+    emit_byte(e, 0x80 | (~low & 15) << 3 | 0x03);                              /* W1, F2 */
+    emit_byte(e, 0xf6);
+    emit_byte(e, 0xc0 | (high & 7) << 3 | (by & 7));
+}
+
+/* lea r8, [r8 + reg] */
+static void emit_add(struct emitter *e, unsigned reg)
+{
+    emit_op_index(e, 1, OP_LEA, R8, R8, reg, 0, 0);
+}
+
+static void emit_load_context64(struct emitter *e, unsigned reg, int32_t offset)
+{
+    emit_op_base(e, 1, OP_MOV_LOAD, reg, R15, offset);
+}
+
+bool lower_tsc(struct builder *b)
+{
+    static const uint8_t rdtsc[] = {0x0f, 0x31};
+    struct emitter *e = &b->e;
+
+    if (!(b->mode & MODE_TSC) || (b->mode & MODE_COUNT) || b->is_shadowed)
+        return false;
+    emit_mov(e, R10, RAX);
+    emit_mov(e, R9, RDX);
+    build_point(b, POINT_SAVED_EAX_EDX, b->eip);
+    emit_bytes(e, rdtsc, sizeof rdtsc);
+    emit_swap_halves(e, R8, RDX);
+    emit_add(e, RAX);
+    emit_load_context64(e, R11, CONTEXT_TSC_BASE);
+    emit_add(e, R11);
+    emit_load_context64(e, RDX, CONTEXT_TSC_MUL);
+    emit_multiply(e, R8, R11, R8);
+    emit_load_context64(e, R11, CONTEXT_TSC_ADD);
+    emit_add(e, R11);
+    emit_swap_halves(e, R11, R8);
+    emit_mov(e, RDX, R11);
+    emit_mov(e, RAX, R8);
+    return true;
+}
