@@ -4,6 +4,8 @@ fetches the kernel; the test looks for it in build/linux, or in the folder that 
 """
 import os
 import re
+import signal
+import time
 
 import harness
 
@@ -80,6 +82,55 @@ class Linux(harness.Test):
         linux.type("poweroff -f\n")
         self.assertEqual(linux.finish(), 0)
         self.assertEqual(self.get("disk.img")[51200:51208], b"written\n")
+
+    def uptime(self, linux):
+        """The guest's clock in seconds, and the host's before and after it was read."""
+        before = time.clock_gettime(time.CLOCK_MONOTONIC)
+        answer = self.ask(linux, "cat /proc/uptime")
+        return float(answer.split()[0]), before, time.clock_gettime(time.CLOCK_MONOTONIC)
+
+    def run_delay(self, linux):
+        """Seconds that the monitor has waited for a processor; None: the host does not count."""
+        try:
+            with open(f"/proc/{linux.process.pid}/schedstat", encoding="ascii") as file:
+                return int(file.read().split()[1]) / 1e9
+        except OSError:
+            return None
+
+    def test_clock(self):
+        """Linux's clock is the paravirtual one, goes as the host's does, also while the monitor stands still, and what
+        the host's scheduler took from it is stolen time there."""
+        linux = self.boot()
+        clock = "/sys/devices/system/clocksource/clocksource0/current_clocksource"
+        self.assertEqual(self.ask(linux, f"cat {clock}"), "kvm-clock\n")
+        self.assertIn("tsc: Detected 1000.000 MHz processor", self.ask(linux, "dmesg"))
+        begin, begin_before, begin_after = self.uptime(linux)
+        time.sleep(2)
+        os.kill(linux.process.pid, signal.SIGSTOP)
+        time.sleep(2)
+        os.kill(linux.process.pid, signal.SIGCONT)
+        for _ in range(3):  # busy, asleep
+            self.ask(linux, "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; sleep 1")
+        end, end_before, end_after = self.uptime(linux)
+        # However long an answer takes, the guest's seconds lie between these; /proc/uptime has two digits.
+        self.assertGreater(end - begin, (end_before - begin_after) * 0.999 - 0.02)
+        self.assertLess(end - begin, (end_after - begin_before) * 1.001 + 0.02)
+        stolen = int(self.ask(linux, "head -n 1 /proc/stat").split()[8]) / 100
+        delay = self.run_delay(linux)
+        if delay is not None:
+            self.assertLessEqual(stolen, delay + 0.1)
+            self.assertGreaterEqual(stolen, delay * 0.5 - 1)
+        linux.type("poweroff -f\n")
+        self.assertEqual(linux.finish(), 0)
+
+    def test_nothing_is_mitigated(self):
+        """Page-table isolation and its like protect nothing here and cost much."""
+        linux = self.boot()
+        answer = self.ask(linux, "cat /sys/devices/system/cpu/vulnerabilities/*")
+        self.assertEqual(set(answer.splitlines()), {"Not affected"})
+        self.assertIn("hypervisor", self.ask(linux, "grep flags /proc/cpuinfo"))
+        linux.type("poweroff -f\n")
+        self.assertEqual(linux.finish(), 0)
 
     def test_reboot(self):
         linux = self.boot("--reboot")

@@ -60,7 +60,7 @@ START_TEST(a_bad_first_slope_is_made_good)
     int64_t ahead = 0;
 
     line.mul += line.mul / 10000; /* 100 ppm */
-    for (unsigned i = 1; i <= 40; i++)
+    for (uint64_t i = 1; i <= 40; i++)
         ahead = go_on(TSC_START + CYCLES(i * 250 * MS), 5 * S + i * 250 * MS);
     ck_assert_int_lt(llabs(ahead), 100);
     /* ...also after an hour without a look */
@@ -68,7 +68,7 @@ START_TEST(a_bad_first_slope_is_made_good)
     line.mul -= line.mul / 10000;
     ahead = go_on(TSC_START + CYCLES(3600 * S), 3605 * S);
     ck_assert_int_lt(llabs(ahead), (int64_t)(400 * MS));
-    for (unsigned i = 1; i <= 4000; i++)
+    for (uint64_t i = 1; i <= 4000; i++)
         ahead = go_on(TSC_START + CYCLES(3600 * S + i * 250 * MS), 3605 * S + i * 250 * MS);
     ck_assert_int_lt(llabs(ahead), 1000);
     ck_assert_uint_eq(lead, 0);
