@@ -101,6 +101,15 @@ static bool set_append(const struct option *option, const char *value, void *fie
     return true;
 }
 
+/* The default, spelled out: the last of an option and its contrary counts. */
+static bool clear_flag(const struct option *option, const char *value, void *field, char *error,
+                       size_t error_size)
+{
+    (void)option, (void)value, (void)error, (void)error_size;
+    *(bool *)field = false;
+    return true;
+}
+
 static bool set_memory(const struct option *option, const char *value, void *field, char *error,
                        size_t error_size)
 {
@@ -144,6 +153,8 @@ static const struct option options_table[] = {
      FIELD(bios), NULL},
     {0, "reboot", NULL, "start the machine again when the guest resets it, instead of\nending the run",
      option_flag, FIELD(reboots), NULL},
+    {0, "no-reboot", NULL, "end the run when the guest resets the machine (default)", clear_flag,
+     FIELD(reboots), NULL},
     {0, "holes", "expose|patch",
      "with the trap engine, sensitive instructions that do not trap:\nleft alone (default), or found ahead "
      "of "

@@ -118,6 +118,17 @@ START_TEST(a_disk_to_boot)
 }
 END_TEST
 
+START_TEST(the_last_of_reboot_and_no_reboot_counts)
+{
+    expect_ok("--no-reboot kernel");
+    ck_assert(!options.reboots);
+    expect_ok("--reboot --no-reboot kernel");
+    ck_assert(!options.reboots);
+    expect_ok("--no-reboot --reboot kernel");
+    ck_assert(options.reboots);
+}
+END_TEST
+
 START_TEST(ways_to_write_them)
 {
     expect_ok("kernel --memory=32M");
@@ -301,6 +312,7 @@ int main(void)
     tcase_add_test(tests, defaults);
     tcase_add_test(tests, all_of_them);
     tcase_add_test(tests, a_disk_to_boot);
+    tcase_add_test(tests, the_last_of_reboot_and_no_reboot_counts);
     tcase_add_test(tests, ways_to_write_them);
     tcase_add_loop_test(tests, memory_sizes, 0, COUNT(sizes));
     tcase_add_loop_test(tests, mistakes_are_told, 0, COUNT(mistakes));
