@@ -39,17 +39,22 @@ need_packages() {
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 }
 
-# configure_preset PRESET, build_preset PRESET: into build/PRESET.
+# configure_preset PRESET, build_preset PRESET [TARGET...]: into build/PRESET; all targets, if none is named.
 configure_preset() {
     local log=$top/build/$1.configure.log
     cmake -S "$top" --preset "$1" >"$log" 2>&1 || { cat "$log" >&2; return 1; }
 }
 
 build_preset() {
-    local log=$top/build/$1.build.log
-    say "building ($1)"
-    configure_preset "$1"
-    cmake --build "$top/build/$1" >"$log" 2>&1 || { cat "$log" >&2; return 1; }
+    local preset=$1 log=$top/build/$1.build.log
+    shift
+    say "building ($preset)"
+    configure_preset "$preset"
+    if [ -t 2 ]; then # Ninja shows how far it is
+        cmake --build "$top/build/$preset" ${1:+--target "$@"} >&2
+    else
+        cmake --build "$top/build/$preset" ${1:+--target "$@"} >"$log" 2>&1 || { cat "$log" >&2; return 1; }
+    fi
 }
 
 # Runs a command as nobody, without any capability, when we are root; as ourselves otherwise.
