@@ -37,10 +37,10 @@ enum adapted adapt_find(void *opaque, uint64_t place)
     return adaptation->place == place + 1 ? adaptation->as : ADAPTED_NOT;
 }
 
-/* The block has to be made anew; there is no telling blocks of a page apart, so all of them go. */
-static void translate_anew(struct translator *translator, uint64_t place)
+static bool is_string(const struct insn *insn)
 {
-    cache_kill_page(&translator->cache, (uint32_t)(place >> PAGE_SHIFT));
+    return insn->opcode_map == 0 && insn->opcode >= OPCODE_MOVS && insn->opcode <= OPCODE_SCAS + 1u &&
+           (insn->opcode & 0xfe) != OPCODE_TEST;
 }
 
 /* A page fault that was not filled may end in emulation: it did if EIP is behind the instruction next time.
@@ -68,8 +68,7 @@ void adapt_note_fault(struct translator *translator, const struct vm_exit *exit)
 /* Can it be written so that it chooses its window? */
 static bool can_split(const struct insn *insn)
 {
-    if (insn->opcode_map == 0 && insn->opcode >= OPCODE_MOVS && insn->opcode <= OPCODE_SCAS + 1u &&
-        (insn->opcode & 0xfe) != OPCODE_TEST)
+    if (is_string(insn))
         return true;
     return insn_memory_operand(insn) != NULL && insn->opcode_map <= 1;
 }
@@ -99,9 +98,20 @@ bool adapt_to_user_page(struct translator *translator, gva_t address)
     *adaptation = (struct adaptation){.place = place + 1, .as = ADAPTED_SPLIT};
     translator->n_adapted++;
     translator->counts.adapted++;
-    translate_anew(translator, place);
+    cache_kill_place(&translator->cache, place);
     spaces_add_user_part(translator, address);
     return true;
+}
+
+/* A string instruction has one fault for many bytes, and the next time it copies something else. */
+static bool is_string_at(const struct translator *translator, uint64_t place)
+{
+    size_t n = PAGE_SIZE - (size_t)(place & PAGE_MASK);
+    struct insn insn;
+
+    return decode_insn(translator->vm->memory.hva + place, n < INSN_MAX_LENGTH ? n : INSN_MAX_LENGTH, 4,
+                       &insn) == DECODE_OK &&
+           is_string(&insn);
 }
 
 void adapt_look_back(struct translator *translator)
@@ -118,13 +128,14 @@ void adapt_look_back(struct translator *translator)
     adaptation = slot_of(translator, place);
     if (adaptation->place != place + 1)
         *adaptation = (struct adaptation){.place = place + 1};
-    if (adaptation->as == ADAPTED_CALL || ++adaptation->n_emulated < EMULATED_OFTEN)
+    if (adaptation->as == ADAPTED_CALL || ++adaptation->n_emulated < EMULATED_OFTEN ||
+        is_string_at(translator, place))
         return;
     adaptation->as = ADAPTED_CALL;
     adaptation->n_needless = 0;
     translator->n_adapted++;
     translator->counts.adapted++;
-    translate_anew(translator, place);
+    cache_kill_place(&translator->cache, place);
 }
 
 /* Before an adapted instruction is emulated: would the window have served it? */
@@ -142,15 +153,19 @@ void adapt_note_call(struct translator *translator, const struct call *call)
         return;
     kind = (memory->access & OPERAND_WRITE ? ACCESS_WRITE : ACCESS_READ) | (vcpu->cpl == 3 ? ACCESS_USER : 0);
     linear = vcpu->segment[memory->mem.segment].base + vcpu_effective_address(vcpu, &call->insn, memory);
-    if (shadow_fast(vm->shadow, vcpu, linear, kind) == NULL)
-        return;
     place = call->block->place + (call->eip - call->block->eip);
     adaptation = slot_of(translator, place);
-    if (adaptation->place != place + 1 || ++adaptation->n_needless < NEEDLESS_OFTEN)
+    if (adaptation->place != place + 1)
+        return;
+    if (shadow_fast(vm->shadow, vcpu, linear, kind) == NULL) {
+        adaptation->n_needless = 0;
+        return;
+    }
+    if (++adaptation->n_needless < NEEDLESS_OFTEN)
         return;
     *adaptation = (struct adaptation){0};
     translator->counts.given_back++;
-    translate_anew(translator, place);
+    cache_kill_place(&translator->cache, place);
 }
 
 /* Does the instruction at EIP store so many bytes that the page is being made something else? */

@@ -252,6 +252,30 @@ static void seal(struct cache *cache, struct block *block)
     cache->n_killed++;
 }
 
+/* Blocks of the same page jump to each other's direct entries: that leads to the dispatcher, too. A block's
+ * code is longer than what is written there, since it ends with a way out; and nobody comes back into a dead
+ * block. */
+static void seal_direct(struct cache *cache, struct block *block)
+{
+    struct emitter emitter = {.at = cache->writable + block->code + block->direct};
+
+    emit_mov_imm(&emitter, R8, block->eip);
+    emit_jump_context(&emitter, CONTEXT_LOOKUP);
+    BUG_ON(emitter.at > cache->writable + block->code + block->code_size);
+}
+
+void cache_kill_place(struct cache *cache, uint64_t place)
+{
+    uint32_t rpn = (uint32_t)(place >> PAGE_SHIFT);
+
+    for (struct block *block = cache->by_page[rpn]; block != NULL;
+         block = block->next_page[page_link(block, rpn)])
+        if (!block->is_dead && place - block->place < block->guest_size) {
+            seal(cache, block);
+            seal_direct(cache, block);
+        }
+}
+
 void cache_kill_page(struct cache *cache, uint32_t rpn)
 {
     for (struct block *block = cache->by_page[rpn]; block != NULL;
