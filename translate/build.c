@@ -17,6 +17,7 @@
 #include "translate/build.h"
 
 #include "shadowpt/shadowpt.h"
+#include "vcpu/fail.h"
 
 /* ---- points, ESP --------------------------------------------------------------------------------------- */
 
@@ -99,9 +100,38 @@ static bool is_same_page(const struct builder *b, uint32_t eip)
            b->block->second_rpn == 0;
 }
 
+/* mov r9d, [r13 + slot]; lea r9, [r12 + r9]; jmp r9: the slot of the jump table is known, there is no hashing
+ */
+static void emit_slot_jump(struct emitter *e, uint32_t eip)
+{
+    emit_op_base(e, 0, OP_MOV_LOAD, R9, R13, (int32_t)((eip & 0xffff) * 4));
+    emit_op_index(e, 1, OP_LEA, R9, R12, R9, 0, 0);
+    emit_rex(e, 0, 0, 0, R9);
+    emit_byte(e, 0xff);
+    emit_byte(e, 0xc0 | 4 << 3 | (R9 & 7)); /* jmp r9 */
+}
+
+static void emit_table_jump(struct builder *b, uint32_t eip)
+{
+    emit_mov_imm(&b->e, R8, eip);
+    emit_slot_jump(&b->e, eip);
+}
+
+#define LINK_SIZE 20 /* a link, or the table jump that may take its place */
+#define MOV_SIZE  6  /* mov r8d, imm32: both begin with it */
+
+void build_unlink(uint8_t *link, uint32_t eip)
+{
+    struct emitter e = {.at = link + MOV_SIZE};
+
+    emit_slot_jump(&e, eip);
+    BUG_ON(e.at > link + LINK_SIZE);
+}
+
 /* mov r8d, eip; lea r9, [rip - ...]; jmp [r15 + link]: r9 is the end of the jump that led here */
 static void emit_link(struct builder *b, const uint8_t *jump_end, uint32_t eip)
 {
+    const uint8_t *end = b->e.at + LINK_SIZE;
     int32_t distance;
 
     emit_mov_imm(&b->e, R8, eip);
@@ -111,17 +141,8 @@ static void emit_link(struct builder *b, const uint8_t *jump_end, uint32_t eip)
     distance = (int32_t)(jump_end - (b->e.at + 4));
     emit_long(&b->e, (uint32_t)distance);
     emit_jump_context(&b->e, CONTEXT_LINK);
-}
-
-/* The slot of the jump table is known: no hashing. */
-static void emit_table_jump(struct builder *b, uint32_t eip)
-{
-    emit_mov_imm(&b->e, R8, eip);
-    emit_op_base(&b->e, 0, OP_MOV_LOAD, R9, R13, (int32_t)((eip & 0xffff) * 4));
-    emit_op_index(&b->e, 1, OP_LEA, R9, R12, R9, 0, 0);
-    emit_rex(&b->e, 0, 0, 0, R9);
-    emit_byte(&b->e, 0xff);
-    emit_byte(&b->e, 0xc0 | 4 << 3 | (R9 & 7)); /* jmp r9 */
+    while (b->e.at < end)
+        emit_byte(&b->e, 0x90);
 }
 
 void build_exit(struct builder *b, uint32_t eip)

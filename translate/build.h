@@ -95,6 +95,10 @@ struct builder {
  * emulator. There must be room (cache_has_room). */
 struct block *build_block(struct cache *cache, const struct source *source);
 
+/* The link (where a direct jump that is not chained yet leads to) goes through the jump table from now on: its target
+ * cannot be chained to. */
+void build_unlink(uint8_t *link, uint32_t eip);
+
 /* ---- build.c: for the lower_*.c files ------------------------------------------------------------------ */
 
 static inline uint32_t build_next_eip(const struct builder *b)

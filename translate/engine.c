@@ -212,11 +212,17 @@ static const uint8_t *on_link(struct translator *translator)
         return host;
     from = cache_block_at(cache, context->site - 1);
     to = cache_block_at(cache, host);
-    if (from == NULL || to == NULL || from->is_dead || to->second_rpn != 0 || from->second_rpn != 0 ||
-        from->place >> PAGE_SHIFT != to->place >> PAGE_SHIFT)
+    if (from == NULL || to == NULL || from->is_dead || from->second_rpn != 0)
         return host;
-    emit_patch(cache->writable + (context->site - 4 - cache->executable),
-               cache->writable + (host - cache->executable));
+    if (to->second_rpn != 0 || from->place >> PAGE_SHIFT != to->place >> PAGE_SHIFT) {
+        int32_t displacement;
+
+        memcpy(&displacement, context->site - sizeof displacement, sizeof displacement);
+        build_unlink(cache->writable + (context->site + displacement - cache->executable), to->eip);
+    } else {
+        emit_patch(cache->writable + (context->site - 4 - cache->executable),
+                   cache->writable + (host - cache->executable));
+    }
     translator->cache.is_written = true;
     serialize(translator);
     return host;
