@@ -2,6 +2,7 @@
 """What a running monitor is to its host: an ordinary user's process without any privilege, with nothing mapped where
 such a user may not map, and behind a filter that leaves it next to no system calls."""
 import os
+import re
 import subprocess
 
 import harness
@@ -65,13 +66,19 @@ class Confinement(harness.Test):
         self.assertGreater(n_guest, 0, "none of the guest's memory is mapped")
 
     def test_descriptors(self):
-        """No file, folder or socket to reach through; the standard three, RAM, the fault descriptor, the trace."""
+        """No file, folder or socket to reach through; the standard three, RAM, the fault descriptor, the trace, and what
+        the host's scheduler says of the process, to read."""
         process = self.start_spinning("--trace", "trace")
         open_files = {}
         for number in os.listdir(f"/proc/{process.pid}/fd"):
             open_files[int(number)] = os.readlink(f"/proc/{process.pid}/fd/{number}")
+        statistics = f"/proc/{process.pid}/schedstat"
         for number, path in open_files.items():
-            if number > 2 and not path.startswith(("/memfd:", "anon_inode:")):
+            if path == statistics:
+                with open(f"/proc/{process.pid}/fdinfo/{number}", encoding="ascii") as file:
+                    flags = int(re.search(r"^flags:\s*([0-7]+)$", file.read(), re.M)[1], 8)
+                self.assertEqual(flags & os.O_ACCMODE, os.O_RDONLY)
+            elif number > 2 and not path.startswith(("/memfd:", "anon_inode:")):
                 self.assertEqual(path, self.path("trace"), f"descriptor {number}")
 
     def test_host_system_calls(self):
