@@ -23,6 +23,7 @@ struct diff {
     struct side side[2];  /* A, B */
     struct text *context; /* a ring of the last equal records, as lines */
     unsigned long n_equal;
+    bool is_translated; /* one of them is of the translator */
 };
 
 /* ---- what counts --------------------------------------------------------------------------------------- */
@@ -34,6 +35,10 @@ static const char *const guest_keys[] = {"cs",  "eip",     "cpl",   "bytes",  "i
 static const char *const guest_notes[] = {"in ",     "out ",       "mmio-read ",  "mmio-write ",
                                           "inject ", "unclaimed ", "unknown-msr-"};
 
+/* Changes of what the processor has for the system begin so: these no engine makes without an exit. */
+static const char *const system_changes[] = {"gdtr", "idtr", "ldtr ",    "tr ",       "CR0.", "cr3 ",
+                                             "cr4 ", "dr",   "sysenter", "apic_base", "efer"};
+
 static bool is_in(struct text text, const char *const *list, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -42,32 +47,71 @@ static bool is_in(struct text text, const char *const *list, size_t n)
     return false;
 }
 
-static bool is_guest_note(struct text note)
+static bool begins_with_one(struct text text, const char *const *list, size_t n)
 {
-    for (size_t i = 0; i < sizeof guest_notes / sizeof guest_notes[0]; i++) {
-        size_t n = strlen(guest_notes[i]);
+    for (size_t i = 0; i < n; i++) {
+        size_t length = strlen(list[i]);
 
-        if (note.length >= n && memcmp(note.start, guest_notes[i], n) == 0)
+        if (text.length >= length && memcmp(text.start, list[i], length) == 0)
             return true;
     }
     return false;
 }
 
-static bool next_guest_note(struct text *rest, struct text *note)
+static bool is_guest_note(struct text note)
 {
-    while (text_next_item(rest, note))
-        if (is_guest_note(*note))
+    return begins_with_one(note, guest_notes, sizeof guest_notes / sizeof guest_notes[0]);
+}
+
+static bool changes_the_system(struct text changes)
+{
+    struct text change;
+
+    while (text_next_item(&changes, &change))
+        if (begins_with_one(change, system_changes, sizeof system_changes / sizeof system_changes[0]))
             return true;
     return false;
 }
 
-/* A sensitive instruction, a device, an injection, the end: not a mere matter of the monitor's mappings. */
-static bool is_guest_visible(const struct trace_record *record)
+/* RF: every instruction clears it, and engines bring that up to date at different exits. */
+static bool is_guest_change(struct text change)
+{
+    static const char *const lazy[] = {"RF "};
+
+    return !begins_with_one(change, lazy, 1);
+}
+
+typedef bool item_filter(struct text item);
+
+static bool next_that(item_filter *is_wanted, struct text *rest, struct text *item)
+{
+    while (text_next_item(rest, item))
+        if (is_wanted(*item))
+            return true;
+    return false;
+}
+
+/* A sensitive instruction, a device, an injection, the end: not a mere matter of the monitor's mappings. The
+ * translator runs many a sensitive instruction (CLI, POPF, MOV from CR0) without an exit: beside one of its
+ * traces only those count that it cannot. */
+static bool is_guest_visible(const struct diff *diff, const struct trace_record *record)
 {
     struct text notes = trace_record_get(record, "notes"), note;
 
-    return trace_record_get(record, "class").start != NULL || trace_record_get(record, "end").start != NULL ||
-           text_is(trace_record_get(record, "act"), "\"stopped\"") || next_guest_note(&notes, &note);
+    if (trace_record_get(record, "end").start != NULL ||
+        text_is(trace_record_get(record, "act"), "\"stopped\"") || next_that(is_guest_note, &notes, &note))
+        return true;
+    return trace_record_get(record, "class").start != NULL &&
+           (!diff->is_translated || changes_the_system(trace_record_get(record, "changes")));
+}
+
+/* Where the CPU says so by a trap, the place is the one after the instruction. */
+static bool is_place_of_trap(const struct trace_record *record, struct text key)
+{
+    struct text fault = trace_record_get(record, "fault");
+
+    return (text_is(key, "eip") || text_is(key, "sym")) &&
+           (text_is(fault, "\"#BP\"") || text_is(fault, "\"#OF\""));
 }
 
 static bool is_compared(const struct diff *diff, struct text key)
@@ -78,15 +122,15 @@ static bool is_compared(const struct diff *diff, struct text key)
            is_in(key, guest_keys, sizeof guest_keys / sizeof guest_keys[0]);
 }
 
-static bool are_guest_notes_equal(struct text a, struct text b)
+static bool are_lists_equal(item_filter *is_wanted, struct text a, struct text b)
 {
-    struct text note_a, note_b;
+    struct text item_a, item_b;
     bool has_a, has_b;
 
     do {
-        has_a = next_guest_note(&a, &note_a);
-        has_b = next_guest_note(&b, &note_b);
-        if (has_a != has_b || (has_a && !text_equals(note_a, note_b)))
+        has_a = next_that(is_wanted, &a, &item_a);
+        has_b = next_that(is_wanted, &b, &item_b);
+        if (has_a != has_b || (has_a && !text_equals(item_a, item_b)))
             return false;
     } while (has_a);
     return true;
@@ -95,7 +139,13 @@ static bool are_guest_notes_equal(struct text a, struct text b)
 static bool is_equal(const struct diff *diff, struct text key, struct text a, struct text b)
 {
     if (diff->options->is_guest_visible && text_is(key, "notes"))
-        return are_guest_notes_equal(a, b);
+        return are_lists_equal(is_guest_note, a, b);
+    if (diff->options->is_guest_visible && text_is(key, "changes"))
+        return are_lists_equal(is_guest_change, a, b);
+    /* Whether the monitor looks at the instruction is its own business. */
+    if (diff->options->is_guest_visible && (text_is(key, "bytes") || text_is(key, "insn")) &&
+        (a.start == NULL || b.start == NULL))
+        return true;
     return text_equals(a, b) && (a.start == NULL) == (b.start == NULL);
 }
 
@@ -114,6 +164,9 @@ static unsigned compare(struct diff *diff, const struct trace_record *a, const s
 
         if (!is_of_a && value_a.start != NULL)
             continue; /* seen already */
+        if (diff->options->is_guest_visible &&
+            (is_place_of_trap(a, field->key) || is_place_of_trap(b, field->key)))
+            continue;
         if (!is_compared(diff, field->key) || is_equal(diff, field->key, value_a, value_b))
             continue;
         n++;
@@ -256,7 +309,7 @@ static void step(const struct diff *diff, struct side *side)
     do {
         side->read = trace_reader_next(&side->reader);
     } while (side->read == TRACE_READ_RECORD && diff->options->is_guest_visible &&
-             !is_guest_visible(&side->reader.record));
+             !is_guest_visible(diff, &side->reader.record));
 }
 
 static bool is_end(const struct trace_record *record)
@@ -340,6 +393,9 @@ enum trace_diff_result trace_diff(const char *path_a, const char *path_b,
         if (!is_open)
             snprintf(error, error_size, "%s", diff->side[i].reader.error);
     }
+    for (unsigned i = 0; i < 2 && is_open; i++)
+        diff->is_translated |=
+            text_is(trace_record_get(&diff->side[i].reader.header, "engine"), "\"translate\"");
     if (is_open)
         result = run(diff, error, error_size);
     for (unsigned i = 0; i < 2; i++)

@@ -391,6 +391,56 @@ START_TEST(guest_visible)
 }
 END_TEST
 
+#define MOV_CR3                                                                                              \
+    "\"exit\":\"sensitive\",\"insn\":\"mov cr3, eax\",\"class\":\"control\",\"act\":\"emulated\","           \
+    "\"changes\":[\"cr3 00000000→00001000\"],\"notes\":[]"
+
+/* The translator has no exits for CLI and the like, but it has for what it cannot run itself. */
+START_TEST(guest_visible_beside_the_translator)
+{
+    const char *translated =
+        "{\"ring3-trace\":1,\"engine\":\"translate\",\"kernel\":\"k\"}\n" RECORD("1", "00100004", OUT("03f8"))
+            RECORD("2", "00100008", MOV_CR3) END("2");
+    const char *trapped = HEADER("expose") RECORD("1", "00100000", CLI_IF)
+        RECORD("2", "00100004", OUT("03f8")) RECORD("3", "00100008", MOV_CR3) END("3");
+    const char *other = HEADER("expose") RECORD("1", "00100004", OUT("03f8")) END("1");
+
+    options.is_guest_visible = true;
+    options.ignored[options.n_ignored++] = "sym";
+    ck_assert_int_eq(diff(translated, trapped), TRACE_DIFF_SAME);
+    ck_assert_int_eq(diff(trapped, translated), TRACE_DIFF_SAME);
+    ck_assert_str_eq(report, "2 records that the guest can see are the same\n");
+    ck_assert_int_eq(diff(trapped, other), TRACE_DIFF_DIFFERENT);
+    expect("00100000");
+    ck_assert_int_eq(diff(translated, other), TRACE_DIFF_DIFFERENT);
+    expect("mov cr3, eax");
+}
+END_TEST
+
+/* When RF is seen to be cleared, whether an instruction was read, and where a trap is told. */
+START_TEST(guest_visible_in_other_words)
+{
+    const char *a = HEADER("expose") RECORD("1", "00100000",
+                                            "\"exit\":\"exception\",\"fault\":\"#GP\",\"insn\":\"aam 0x0\","
+                                            "\"act\":\"reflected\",\"changes\":[\"RF 1→0\",\"esp 1→0\"],"
+                                            "\"notes\":[\"inject #DE\"]")
+        RECORD("2", "00100005",
+               "\"exit\":\"exception\",\"fault\":\"#BP\",\"act\":\"emulated\",\"changes\":[],"
+               "\"notes\":[\"inject software 03\"]") END("2");
+    const char *b =
+        HEADER("expose") RECORD("1", "00100000",
+                                "\"exit\":\"guest-fault\",\"fault\":\"#DE\",\"act\":\"reflected\","
+                                "\"changes\":[\"esp 1→0\"],\"notes\":[\"inject #DE\"]")
+            RECORD("2", "00100004",
+                   "\"exit\":\"sensitive\",\"act\":\"emulated\",\"changes\":[],"
+                   "\"notes\":[\"inject software 03\"]") END("2");
+
+    ck_assert_int_eq(diff(a, b), TRACE_DIFF_DIFFERENT);
+    options.is_guest_visible = true;
+    ck_assert_int_eq(diff(a, b), TRACE_DIFF_SAME);
+}
+END_TEST
+
 /* ---- traces that cannot be read ------------------------------------------------------------------------ */
 
 START_TEST(unreadable)
@@ -487,6 +537,8 @@ int main(void)
     tcase_add_test(tests, one_ends_first);
     tcase_add_test(tests, headers_differ);
     tcase_add_test(tests, guest_visible);
+    tcase_add_test(tests, guest_visible_beside_the_translator);
+    tcase_add_test(tests, guest_visible_in_other_words);
     tcase_add_test(tests, unreadable);
     tcase_add_test(tests, difference_before_damage);
     tcase_add_test(tests, endless_line);
