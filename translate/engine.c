@@ -357,7 +357,8 @@ static void classify_fault(struct translator *translator, struct vm_exit *exit)
                                            .has_error = translator->trapno == EXCEPTION_AC}};
         return;
     }
-    if (meter_is_below(translator, translator->cr2)) {
+    /* CR2 is the last page fault's: #GP sets none */
+    if (translator->trapno == EXCEPTION_PF && meter_is_below(translator, translator->cr2)) {
         meter_run_out(translator, exit);
         return;
     }
