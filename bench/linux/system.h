@@ -51,7 +51,6 @@ enum {
     MAP_PRIVATE = 2,
     MAP_FIXED = 0x10,
     MAP_ANONYMOUS = 0x20,
-    MAP_POPULATE = 0x8000,
     O_RDONLY = 0,
     O_RDWR = 2,
     O_CREAT = 0x40,
