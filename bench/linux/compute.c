@@ -19,7 +19,8 @@ static volatile uint32_t result; /* nothing is computed for nothing */
 static void prepare_arena(uint32_t n)
 {
     (void)n;
-    /* Touched from here, too: a monitor may map what the guest's kernel has populated only when it is used. */
+    /* Touched from here, too: a monitor may map what the guest's kernel has populated only when it is used.
+     */
     touch_pages(map_pages((void *)GUEST_ARENA, ARENA_PAGES, MAP_PRIVATE | MAP_FIXED), ARENA_PAGES);
 }
 
