@@ -80,7 +80,7 @@ bool host_map(struct shadow *shadow, struct page_range run, uint32_t rpn, uint32
     if (mmap(host_pointer(shadow, run.first), (size_t)n * PAGE_SIZE, protection_for(flags), how,
              shadow->memory->fd, (off_t)((uint64_t)rpn << PAGE_SHIFT)) == MAP_FAILED)
         return false;
-    if (is_writable && !is_populated) {
+    if (is_writable && !is_populated && n > 1) {
         uint32_t first = wanted & ~(AROUND_PAGES - 1);
         uint32_t end = first + AROUND_PAGES;
 

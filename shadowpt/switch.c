@@ -79,7 +79,8 @@ static unsigned count_foreign(const struct shadow *shadow, unsigned which, uint3
 
     for (uint32_t i = 0; i < space_region_pages(shadow); i++, region++)
         if (shadow->region[region].n_kernel != 0 &&
-            ((space_entry(shadow, rpn, i) ^ shadow->pde[region]) & ~(uint64_t)PTE_A) != 0)
+            (rpn == RPN_NONE ||
+             ((space_entry(shadow, rpn, i) ^ shadow->pde[region]) & ~(uint64_t)PTE_A) != 0))
             n++;
     return n;
 }
@@ -94,8 +95,6 @@ unsigned shadow_count_foreign(const struct shadow *shadow, const struct vcpu *vc
     for (unsigned i = 0; i < (mode->has_pdptes ? PAGING_DIRECTORIES : 1u); i++) {
         uint32_t rpn = memory_rpn(shadow->memory, paging_directory(mode, vcpu, i));
 
-        if (rpn == RPN_NONE && shadow->directory[i] != RPN_NONE)
-            return UINT_MAX;
         if (rpn != shadow->directory[i])
             n += count_foreign(shadow, i, rpn);
     }

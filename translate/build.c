@@ -117,8 +117,10 @@ static void emit_table_jump(struct builder *b, uint32_t eip)
     emit_slot_jump(&b->e, eip);
 }
 
-#define LINK_SIZE 20 /* a link, or the table jump that may take its place */
-#define MOV_SIZE  6  /* mov r8d, imm32: both begin with it */
+#define LINK_SIZE         20 /* a link, or the table jump that may take its place */
+#define MOV_SIZE          6  /* mov r8d, imm32: both begin with it */
+#define LEA_SIZE          7
+#define JUMP_CONTEXT_SIZE 4
 
 void build_unlink(uint8_t *link, uint32_t eip)
 {
@@ -131,18 +133,17 @@ void build_unlink(uint8_t *link, uint32_t eip)
 /* mov r8d, eip; lea r9, [rip - ...]; jmp [r15 + link]: r9 is the end of the jump that led here */
 static void emit_link(struct builder *b, const uint8_t *jump_end, uint32_t eip)
 {
-    const uint8_t *end = b->e.at + LINK_SIZE;
+    static const uint8_t nops[LINK_SIZE - MOV_SIZE - LEA_SIZE - JUMP_CONTEXT_SIZE] = {0x90, 0x90, 0x90};
     int32_t distance;
 
     emit_mov_imm(&b->e, R8, eip);
+    emit_bytes(&b->e, nops, sizeof nops);
     emit_rex(&b->e, 1, R9, 0, 0);
     emit_byte(&b->e, OP_LEA);
     emit_byte(&b->e, (R9 & 7) << 3 | RBP); /* rip-relative */
     distance = (int32_t)(jump_end - (b->e.at + 4));
     emit_long(&b->e, (uint32_t)distance);
     emit_jump_context(&b->e, CONTEXT_LINK);
-    while (b->e.at < end)
-        emit_byte(&b->e, 0x90);
 }
 
 void build_exit(struct builder *b, uint32_t eip)
@@ -275,6 +276,26 @@ static bool keeps_mode(const struct insn *insn)
     }
 }
 
+static bool is_quiet(const struct insn *insn)
+{
+    if (insn->sensitive == NULL)
+        return false;
+    switch (insn->sensitive->handler) {
+    case HANDLE_mov_to_segment:
+    case HANDLE_pop_segment:
+        return insn->operand[0].reg.index != SEG_SS; /* which holds interrupts back */
+    case HANDLE_cpuid:
+    case HANDLE_tsc:
+    case HANDLE_invlpg:
+    case HANDLE_clts:
+    case HANDLE_mov_from_segment:
+    case HANDLE_push_segment:
+        return true;
+    default:
+        return false;
+    }
+}
+
 void build_call(struct builder *b)
 {
     struct call *call = &b->cache->calls[b->cache->n_calls];
@@ -282,8 +303,11 @@ void build_call(struct builder *b)
     build_flush_esp(b);
     build_flush_count(b, b->is_shadowed ? POINT_SHADOWED : POINT_EIP, b->eip);
     b->is_counted = true; /* by who runs it */
-    *call =
-        (struct call){.insn = *b->insn, .eip = b->eip, .block = b->block, .keeps_mode = keeps_mode(b->insn)};
+    *call = (struct call){.insn = *b->insn,
+                          .eip = b->eip,
+                          .block = b->block,
+                          .keeps_mode = keeps_mode(b->insn),
+                          .is_quiet = is_quiet(b->insn)};
     emit_mov_imm(&b->e, R8, (uint32_t)b->cache->n_calls++);
     emit_jump_context(&b->e, CONTEXT_CALLOUT);
     call->resume = b->cache->executable + (b->e.at - b->cache->writable);

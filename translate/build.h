@@ -95,8 +95,8 @@ struct builder {
  * emulator. There must be room (cache_has_room). */
 struct block *build_block(struct cache *cache, const struct source *source);
 
-/* The link (where a direct jump that is not chained yet leads to) goes through the jump table from now on: its target
- * cannot be chained to. */
+/* The link (where a direct jump that is not chained yet leads to) goes through the jump table from now on:
+ * its target cannot be chained to. */
 void build_unlink(uint8_t *link, uint32_t eip);
 
 /* ---- build.c: for the lower_*.c files ------------------------------------------------------------------ */
@@ -177,6 +177,7 @@ bool lower_sti(struct builder *b);
 bool lower_pushf(struct builder *b);
 bool lower_popf(struct builder *b);
 bool lower_direction(struct builder *b);
+bool lower_push_segment(struct builder *b);
 bool lower_mov_from_segment(struct builder *b);
 bool lower_mov_from_control(struct builder *b);
 bool lower_tsc(struct builder *b);

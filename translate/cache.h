@@ -61,6 +61,7 @@ struct call {
     struct block *block;
     const uint8_t *resume; /* host address behind it */
     bool keeps_mode;       /* neither mode nor space can change, unless it faults */
+    bool is_quiet;         /* it reaches no device and changes nothing about interrupts */
 };
 
 struct cache {
@@ -97,7 +98,8 @@ bool cache_overlaps(const struct cache *cache, uint32_t rpn, uint32_t offset, ui
 /* The blocks of the page die: no jump leads into them any more, and those running find out at their next
  * exit. */
 void cache_kill_page(struct cache *cache, uint32_t rpn);
-/* Those that translate the instruction at this place die, and may be made anew: the guest's code is the same. */
+/* Those that translate the instruction at this place die, and may be made anew: the guest's code is the same.
+ */
 void cache_kill_place(struct cache *cache, uint64_t place);
 /* The block whose code a host address lies in, or NULL. */
 struct block *cache_block_at(const struct cache *cache, const uint8_t *host);

@@ -5,8 +5,8 @@
  *     p  the same instruction             i  inc, dec             u o  push, pop            A D  pusha, popa
  *     l  lea                              m  mov moffs            j J  jcc, jmp             c r  call, ret
  *     w  loop, jcxz                       s  string               U O  push, pop memory     v    leave
- *     C S F f  cli, sti, pushf, popf      d  cld, std             g R  mov from Sreg, CR    x    xlat
- *     n  does nothing                     5  group 5 (FF)         G    group 15 (0F AE)     X    x87
+ *     C S F f  cli, sti, pushf, popf      e  push Sreg            d  cld, std             g R  mov from Sreg,
+ * CR    x    xlat n  does nothing                     5  group 5 (FF)         G    group 15 (0F AE)     X x87
  *     t  rdtsc
  *     .  a call into the monitor: sensitive, or rare
  *
@@ -21,8 +21,8 @@
 
 static const char one_byte_map[] =
     /* 0123456789abcdef */
-    "pppppp..pppppp.." /* 0: add, or */
-    "pppppp..pppppp.." /* 1: adc, sbb */
+    "ppppppe.ppppppe." /* 0: add, push es, or, push cs */
+    "ppppppe.ppppppe." /* 1: adc, push ss, sbb, push ds */
     "pppppp..pppppp.." /* 2: and, sub */
     "pppppp..pppppp.." /* 3: xor, cmp */
     "iiiiiiiiiiiiiiii" /* 4: inc, dec */
@@ -50,7 +50,7 @@ static const char two_byte_map[] =
     "pppppppp......pp" /* 7: mmx, emms */
     "jjjjjjjjjjjjjjjj" /* 8: jcc */
     "pppppppppppppppp" /* 9: setcc */
-    "...ppp.....pppGp" /* a: bt, shld, bts, shrd, group 15, imul */
+    "e..ppp..e..pppGp" /* a: push fs, bt, push gs, shld, bts, shrd, group 15, imul */
     "pp.p..pp..pppppp" /* b: cmpxchg, btr, movzx, group 8, btc, bsf, bsr, movsx */
     "pppppppppppppppp" /* c: xadd, sse, movnti, cmpxchg8b, bswap */
     "pppppppppppppppp" /* d: mmx, sse */
@@ -343,6 +343,8 @@ static bool try_lower(struct builder *b)
         return lower_popf(b);
     case 'd':
         return lower_direction(b);
+    case 'e':
+        return lower_push_segment(b);
     case 'g':
         return lower_mov_from_segment(b);
     case 'R':
