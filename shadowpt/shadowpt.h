@@ -200,8 +200,9 @@ void shadow_destroy(struct shadow *shadow);
  * they may differ): what is evicted, and which tables are given up, goes by how long ago a space was used. */
 void shadow_note_use(struct shadow *shadow);
 
-/* In how many regions that have supervisor pages mapped do the vcpu's page directories say something else than those
- * that the space was brought to last? 0: the supervisor's part is the same. UINT_MAX: nothing can be compared. */
+/* In how many regions that have supervisor pages mapped do the vcpu's page directories say something else
+ * than those that the space was brought to last? 0: the supervisor's part is the same. UINT_MAX: nothing can
+ * be compared. */
 unsigned shadow_count_foreign(const struct shadow *shadow, const struct vcpu *vcpu);
 
 /* A host #PF at `gva` with the CPU's error code (PF_WRITE, PF_FETCH count; privilege is vcpu->cpl). */

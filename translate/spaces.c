@@ -397,6 +397,6 @@ void spaces_select(struct translator *translator)
         select_anew(translator);
     }
     space = vm->vcpu.cpl == 3 ? spaces_user(translator) : translator->kernel;
-    if (space != translator->space || vm->shadow != space->shadow)
+    if (translator->space == NULL || space != translator->space || vm->shadow != space->shadow)
         enter_space(translator, space);
 }
