@@ -10,6 +10,7 @@
 
 #include "monitor/file.h"
 #include "monitor/options.h"
+#include "monitor/payload.h"
 #include "vcpu/fail.h"
 
 /* ---- the report ---------------------------------------------------------------------------------------- */
@@ -65,7 +66,7 @@ bool check_open_kernel_report(struct check_report *report, const struct kernel_i
         return file_fail(
             kernel->path, error, error_size,
             kernel->format == IMAGE_LINUX
-                ? "a Linux bzImage, whose code is compressed; what can be checked is the vmlinux inside"
+                ? "a Linux bzImage, whose code is compressed; ring3 check unpacks it and tells what is in it"
                 : "a BIOS, whose code cannot be told from its data");
     report->symbols = kernel_symbols(report->kernel);
     report->map = code_map_create(report->kernel, report->symbols, error, error_size);
@@ -80,24 +81,45 @@ bool check_open_kernel_report(struct check_report *report, const struct kernel_i
     return true;
 }
 
+/* Instead of a bzImage, the kernel in it; NULL if that fails. The bytes must live as long as it. */
+static struct kernel_image *open_inner_kernel(struct kernel_image *outer, struct file_bytes *unpacked,
+                                              char *error, size_t error_size)
+{
+    struct image_error where = {.path = outer->path, .text = error, .size = error_size};
+    struct loader_config config = {.kernel_path = outer->path};
+    struct kernel_image *inner = NULL;
+
+    if (payload_unpack(outer, unpacked, &where)) {
+        config.kernel_bytes = unpacked->bytes;
+        config.kernel_size = unpacked->size;
+        inner = kernel_open(&config, error, error_size);
+    }
+    kernel_close(outer);
+    return inner;
+}
+
 bool check_open_report(struct check_report *report, const char *path, char *error, size_t error_size)
 {
     struct loader_config config = {.kernel_path = path};
     struct kernel_image *kernel = kernel_open(&config, error, error_size);
+    struct file_bytes unpacked = {0};
 
-    if (kernel == NULL)
-        return false;
-    if (!check_open_kernel_report(report, kernel, error, error_size)) {
+    if (kernel != NULL && kernel->format == IMAGE_LINUX)
+        kernel = open_inner_kernel(kernel, &unpacked, error, error_size);
+    if (kernel == NULL || !check_open_kernel_report(report, kernel, error, error_size)) {
         kernel_close(kernel);
+        file_free(&unpacked);
         return false;
     }
     report->own_kernel = kernel;
+    report->unpacked = unpacked;
     return true;
 }
 
 void check_close_report(struct check_report *report)
 {
     kernel_close(report->own_kernel);
+    file_free(&report->unpacked);
     code_map_free(report->map);
     free(report->finding);
     free(report->count_by_row);
@@ -129,7 +151,8 @@ static const struct command_line line = {
     .command = "ring3 check",
     .arguments = "KERNEL",
     .summary =
-        "Lists the sensitive instructions of KERNEL (ELF32 or multiboot 1), in the sense of Popek and\n"
+        "Lists the sensitive instructions of KERNEL (ELF32, multiboot 1, Linux bzImage), in the sense of "
+        "Popek and\n"
         "Goldberg, says what ring 3 of this kind of host makes of each, and whether trapping alone runs\n"
         "the kernel right.",
     .epilogue =

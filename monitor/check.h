@@ -17,6 +17,7 @@
 
 #include "decode/decode.h"
 #include "monitor/code_map.h"
+#include "monitor/file.h"
 
 /* ---- the sweep ----------------------------------------------------------------------------------------- */
 
@@ -53,6 +54,7 @@ struct check_report {
     const char *path; /* the caller's */
     const struct kernel_image *kernel;
     struct kernel_image *own_kernel; /* NULL: the kernel is the caller's */
+    struct file_bytes unpacked;      /* own_kernel's bytes, if they were inside a bzImage */
     const struct symbols *symbols;   /* the kernel's; NULL: none */
     struct code_map *map;
     struct sweep_counts counts;
@@ -65,7 +67,8 @@ struct check_report {
     uint64_t n_doubtful_holes; /* of them those that would be holes */
 };
 
-/* false: one line in `error` naming the file and the failed check, and nothing to close. */
+/* Of a Linux bzImage it is the kernel inside that is looked at.
+ * false: one line in `error` naming the file and the failed check, and nothing to close. */
 bool check_open_report(struct check_report *report, const char *path, char *error, size_t error_size);
 /* The same of a kernel that is open, and stays so. */
 bool check_open_kernel_report(struct check_report *report, const struct kernel_image *kernel, char *error,

@@ -63,11 +63,20 @@ static const char *verdict(const struct check_report *report)
 
 static const char *engine_options(const struct check_report *report)
 {
+    if (report->unpacked.size != 0) /* what a bzImage unpacks while it runs, nobody can patch before */
+        return "--engine translate";
     return check_is_classically_virtualizable(report) ? "--engine trap" : "--engine trap --holes patch";
 }
 
 static void print_advice(const struct check_report *report, FILE *out)
 {
+    if (report->unpacked.size != 0) {
+        fputs(
+            "The bzImage unpacks this code while it runs, so it cannot be patched before. Translation runs\n"
+            "everything right: --engine translate.\n",
+            out);
+        return;
+    }
     fprintf(out,
             "Trapping alone runs it right with %s. Translation runs everything right:\n"
             "--engine translate.\n",
@@ -89,6 +98,9 @@ static void print_advice(const struct check_report *report, FILE *out)
 
 static void print_summary(const struct check_report *report, FILE *out)
 {
+    if (report->unpacked.size != 0)
+        fprintf(out, "%s: a Linux bzImage; this is of the kernel in it, an ELF file of %zu bytes\n",
+                report->path, report->unpacked.size);
     fprintf(out, "%s: %" PRIu64 " bytes of code, %" PRIu64 " instructions, %" PRIu64 " of them followed\n",
             report->path, report->counts.bytes, report->counts.instructions, report->counts.reached);
     fprintf(out,

@@ -32,6 +32,11 @@ struct linux_header {
 #define LINUX_HEADER_END   0x290u /* where it ends at the latest */
 #define LINUX_LOAD_ADDRESS 0x100000u
 
+/* Where in the file the compressed kernel is: size bytes from there exist. */
+struct linux_payload {
+    uint32_t file_offset, size;
+};
+
 enum image_format { IMAGE_ELF, IMAGE_MULTIBOOT, IMAGE_LINUX, IMAGE_BIOS };
 
 struct kernel_image {
@@ -95,6 +100,9 @@ bool elf_is_image(const struct kernel_image *image); /* starts with the ELF magi
 bool elf_read_image(struct kernel_image *image, const struct image_error *error);
 bool linux_is_image(const struct kernel_image *image); /* a bzImage or what looks like one */
 bool linux_read_image(struct kernel_image *image, const struct image_error *error);
+/* Of an image that linux_read_image has read. */
+bool linux_find_payload(const struct kernel_image *image, struct linux_payload *payload,
+                        const struct image_error *error);
 bool bios_read_image(struct kernel_image *image, const struct image_error *error);
 
 /* Executable sections of an ELF file in order, for the sweep: false after the last. *index starts at 0. */

@@ -2,7 +2,8 @@
  * Linux bzImages, by the 32-bit boot protocol: Linux's Documentation/arch/x86/boot.rst. The file is real-mode
  * code, which is not used, with the set-up header in its first sectors, and behind it the compressed kernel.
  *
- * The header is as hostile as everything in a file. Read next: load_linux.c.
+ * The header is as hostile as everything in a file. Read next: load_linux.c; payload.c, which unpacks the
+ * kernel for ring3 check.
  */
 #include "monitor/image.h"
 
@@ -21,12 +22,15 @@ enum {
     OFFSET_INITRD_ADDR_MAX = 0x22c,
     OFFSET_XLOADFLAGS = 0x236,
     OFFSET_CMDLINE_SIZE = 0x238,
+    OFFSET_PAYLOAD_OFFSET = 0x248,
+    OFFSET_PAYLOAD_LENGTH = 0x24c,
     OFFSET_PREF_ADDRESS = 0x258,
     OFFSET_INIT_SIZE = 0x260,
     OFFSET_END = 0x264,
 };
 
 #define OLDEST_VERSION     0x0206 /* 2.06, Linux 2.6.22: cmdline_size */
+#define VERSION_PAYLOAD    0x0208
 #define VERSION_INIT_SIZE  0x020a
 #define VERSION_XLOADFLAGS 0x020c
 
@@ -112,4 +116,22 @@ bool linux_read_image(struct kernel_image *image, const struct image_error *erro
     };
     return image_add_segment(image, &segment, error) &&
            read_run_end(image, (uint64_t)segment.gpa + segment.memory_size, error);
+}
+
+/* It counts from the start of the protected-mode code, which is the one segment. */
+bool linux_find_payload(const struct kernel_image *image, struct linux_payload *payload,
+                        const struct image_error *error)
+{
+    uint32_t offset = get(image, OFFSET_PAYLOAD_OFFSET, 4), size = get(image, OFFSET_PAYLOAD_LENGTH, 4);
+    uint32_t has = image->segment[0].file_size;
+
+    if (get(image, OFFSET_VERSION, 2) < VERSION_PAYLOAD || size == 0)
+        return image_fail(error, "its header does not say where the compressed kernel is");
+    if (offset > has || size > has - offset)
+        return image_fail(error,
+                          "its header says that 0x%x bytes at 0x%x are the compressed kernel, and there are "
+                          "0x%x",
+                          size, offset, has);
+    *payload = (struct linux_payload){.file_offset = image->segment[0].file_offset + offset, .size = size};
+    return true;
 }

@@ -3,7 +3,7 @@
 
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
-build_packages=(gcc cmake ninja-build pkg-config libc6-dev libzydis-dev libelf-dev libdw-dev libunwind-dev
+build_packages=(gcc cmake ninja-build pkg-config libc6-dev libzydis-dev liblzma-dev libelf-dev libdw-dev libunwind-dev
     libseccomp-dev libedit-dev check)
 test_packages=(clang clang-format clang-tidy libclang-rt-dev groff-base qemu-system-x86 seabios u-boot-qemu python3 util-linux)
 
