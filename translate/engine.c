@@ -99,15 +99,19 @@ static void give_tsc(struct translator *translator)
     context->tsc_add = line.ns - vm->host_start_ns + vm->vcpu.msr.tsc_offset;
 }
 
+static void give_segments(struct context *context)
+{
+    for (unsigned i = 0; i < SEG_COUNT; i++)
+        context->bases[i] = context->vcpu->segment[i].base;
+}
+
 /* Everything in the context that follows from the vcpu. */
 static void prepare(struct translator *translator)
 {
     struct context *context = &translator->context;
-    struct vcpu *vcpu = &translator->vm->vcpu;
 
     give_flags(context);
-    for (unsigned i = 0; i < SEG_COUNT; i++)
-        context->bases[i] = vcpu->segment[i].base;
+    give_segments(context);
     give_tsc(translator);
     context->table = spaces_table(translator);
     context->pending = pending_flag(translator->vm);
@@ -243,18 +247,23 @@ static void give_fpu(struct translator *translator)
     __asm__ volatile("fxrstor64 (%0)" : : "r"(translator->context.fxsave) : "memory");
 }
 
+static bool is_next(const struct translator *translator, const struct call *call, uint64_t n_flushes)
+{
+    return translator->cache.n_flushes == n_flushes && !translator->is_code_dropped &&
+           !call->block->is_dead && translator->vm->vcpu.eip == call->eip + call->insn.length &&
+           !meter_is_low(translator);
+}
+
 /* Behind the call, if the code there is still what the guest would run next. */
 static const uint8_t *go_on(struct translator *translator, const struct call *call, uint64_t n_flushes)
 {
     uint32_t mode = translator->mode;
     const struct space *space = translator->space;
-    bool is_next = translator->cache.n_flushes == n_flushes && !translator->is_code_dropped &&
-                   !call->block->is_dead && translator->vm->vcpu.eip == call->eip + call->insn.length &&
-                   !meter_is_low(translator);
+    bool may_resume = is_next(translator, call, n_flushes);
 
     translator->is_code_dropped = false;
     meter_set(translator);
-    if (is_next && call->keeps_mode) {
+    if (may_resume && call->keeps_mode) {
         give_flags(&translator->context);
         return call->resume;
     }
@@ -263,9 +272,22 @@ static const uint8_t *go_on(struct translator *translator, const struct call *ca
     if (call->insn.sensitive != NULL && call->insn.sensitive->handler == HANDLE_iret)
         adapt_note_return(translator);
     prepare(translator);
-    if (is_next && mode == translator->mode && space == translator->space)
+    if (may_resume && mode == translator->mode && space == translator->space)
         return call->resume;
     return go_to_eip(translator);
+}
+
+/* The same after a quiet instruction: of what translated code relies on it can only have changed segments. */
+static const uint8_t *go_on_quietly(struct translator *translator, const struct call *call,
+                                    uint64_t n_flushes)
+{
+    if (!is_next(translator, call, n_flushes) ||
+        mode_of(translator, &translator->vm->vcpu) != translator->mode)
+        return go_on(translator, call, n_flushes);
+    meter_set(translator);
+    give_segments(&translator->context);
+    give_flags(&translator->context);
+    return call->resume;
 }
 
 /* The monitor's way to handle an exit, without what this instruction cannot need. false: it did not run (a
@@ -297,7 +319,7 @@ static const uint8_t *on_callout(struct translator *translator, uint32_t number)
     if (is_watched(vm))
         return leave_with(translator, &exit);
     if (call->is_quiet && run_quietly(vm, call))
-        return go_on(translator, call, n_flushes);
+        return go_on_quietly(translator, call, n_flushes);
     if (call->insn.sensitive == NULL)
         adapt_note_call(translator, call);
     if (is_fpu)
