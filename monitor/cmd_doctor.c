@@ -57,12 +57,20 @@ static void print_table(const struct host_probe *probes, size_t n)
     }
 }
 
+/* Missing, and of this weight for the trap engine? */
+static bool is_missing(const struct host_probe *probe, bool is_required)
+{
+    bool is_other_engines = probe->is_needed_by_translate && !probe->is_required;
+
+    return !probe->is_available && probe->is_required == is_required && !is_other_engines;
+}
+
 static void print_names(const struct host_probe *probes, size_t n, bool is_required)
 {
     const char *separator = "";
 
     for (size_t i = 0; i < n; i++) {
-        if (probes[i].is_available || probes[i].is_required != is_required)
+        if (!is_missing(&probes[i], is_required))
             continue;
         printf("%s%s", separator, probes[i].name);
         separator = ", ";
@@ -74,8 +82,16 @@ static size_t count_missing(const struct host_probe *probes, size_t n, bool is_r
     size_t missing = 0;
 
     for (size_t i = 0; i < n; i++)
-        missing += !probes[i].is_available && probes[i].is_required == is_required;
+        missing += is_missing(&probes[i], is_required);
     return missing;
+}
+
+static bool can_translate(const struct host_probe *probes, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (probes[i].is_needed_by_translate && !probes[i].is_available)
+            return false;
+    return true;
 }
 
 static void print_verdict(const struct host_probe *probes, size_t n)
@@ -91,6 +107,8 @@ static void print_verdict(const struct host_probe *probes, size_t n)
     } else {
         printf("\nThe trap engine runs here (--engine trap), with everything it can use.\n");
     }
+    printf("The translate engine %s here (--engine translate).\n",
+           can_translate(probes, n) ? "runs" : "cannot run");
 }
 
 /* ---- JSON ---------------------------------------------------------------------------------------------- */
@@ -109,8 +127,9 @@ static void print_json_string(const char *text)
 
 static void print_json(const struct host_probe *probes, size_t n)
 {
-    printf("{\n  \"ring3-doctor\": 1,\n  \"engines\": {\"trap\": %s},\n  \"host\": {",
-           count_missing(probes, n, true) == 0 ? "true" : "false");
+    printf("{\n  \"ring3-doctor\": 1,\n  \"engines\": {\"trap\": %s, \"translate\": %s},\n  \"host\": {",
+           count_missing(probes, n, true) == 0 ? "true" : "false",
+           can_translate(probes, n) ? "true" : "false");
     for (size_t i = 0; i < n; i++) {
         printf("%s\n    ", i == 0 ? "" : ",");
         print_json_string(probes[i].name);

@@ -154,6 +154,15 @@ static int attempt_window(void)
     return low == (void *)LOW_ADDRESS ? 0 : errno;
 }
 
+/* translate/spaces.c: 64 windows of 4 GiB, and guards of the same size. */
+static int attempt_addresses(void)
+{
+    return mmap(NULL, 520ul << 30, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) !=
+                   MAP_FAILED
+               ? 0
+               : errno;
+}
+
 static int attempt_memfd(void)
 {
     return memfd_create("ring3-probe", MFD_CLOEXEC) >= 0 ? 0 : errno;
@@ -226,25 +235,29 @@ static void read_umip(struct host_probe *probe)
 
 static const struct {
     const char *name;
-    bool is_required;
+    bool is_required, is_needed_by_translate;
     int (*attempt)(void); /* in a child */
     void (*read)(struct host_probe *probe);
     const char *consequence;
 } probe_table[] = {
-    {"compat mode", true, attempt_compat_mode, NULL, "32-bit code cannot run: no trap engine"},
-    {"modify_ldt", true, attempt_modify_ldt, NULL, "guest segments cannot be mirrored: no trap engine"},
-    {"low 8 GiB", true, attempt_window, NULL, "the guest's window cannot be reserved: no trap engine"},
-    {"memfd", true, attempt_memfd, NULL, "guest RAM cannot be shared between mappings"},
-    {"seccomp filter", true, attempt_seccomp, NULL,
+    {"compat mode", true, false, attempt_compat_mode, NULL, "32-bit code cannot run: no trap engine"},
+    {"modify_ldt", true, false, attempt_modify_ldt, NULL,
+     "guest segments cannot be mirrored: no trap engine"},
+    {"low 8 GiB", true, false, attempt_window, NULL, "the guest's window cannot be reserved: no trap engine"},
+    {"520 GiB of space", false, true, attempt_addresses, NULL,
+     "windows cannot be reserved (a limit on address space? `ulimit -v`): no translate engine"},
+    {"memfd", true, true, attempt_memfd, NULL, "guest RAM cannot be shared between mappings"},
+    {"seccomp filter", true, true, attempt_seccomp, NULL,
      "the guest's int 0x80 would reach the host kernel: no trap engine"},
-    {"TSC faulting", true, attempt_tsc_fault, NULL, "rdtsc would read the host's counter"},
-    {"CPUID faulting", false, attempt_cpuid_fault, NULL, "cpuid is a hole: --holes patch closes it"},
-    {"userfaultfd", false, attempt_userfaultfd, NULL,
+    {"TSC faulting", true, false, attempt_tsc_fault, NULL, "rdtsc would read the host's counter"},
+    {"CPUID faulting", false, false, attempt_cpuid_fault, NULL, "cpuid is a hole: --holes patch closes it"},
+    {"userfaultfd", false, false, attempt_userfaultfd, NULL,
      "page tables are write-protected by mprotect, which splits mappings"},
-    {"FSGSBASE", false, NULL, read_fsgsbase, "each trap costs one more system call"},
-    {"UMIP", false, NULL, read_umip, "unpatched guests can read the host's descriptor-table addresses"},
-    {"vm.mmap_min_addr", true, NULL, read_min_addr, "the guest's window begins at host address 65536"},
-    {"vm.max_map_count", false, NULL, read_map_count,
+    {"FSGSBASE", false, false, NULL, read_fsgsbase, "each trap costs one more system call"},
+    {"UMIP", false, false, NULL, read_umip,
+     "unpatched guests can read the host's descriptor-table addresses"},
+    {"vm.mmap_min_addr", true, false, NULL, read_min_addr, "the guest's window begins at host address 65536"},
+    {"vm.max_map_count", false, false, NULL, read_map_count,
      "fewer shadow mappings at a time: guests with many page tables run slower"},
 };
 
@@ -255,6 +268,7 @@ size_t signals_probe_host(struct host_probe *probes, size_t max)
     for (size_t i = 0; i < sizeof probe_table / sizeof probe_table[0] && n < max; i++, n++) {
         probes[n] = (struct host_probe){.name = probe_table[i].name,
                                         .is_required = probe_table[i].is_required,
+                                        .is_needed_by_translate = probe_table[i].is_needed_by_translate,
                                         .consequence = probe_table[i].consequence};
         if (probe_table[i].attempt != NULL)
             describe(&probes[n], in_child(probe_table[i].attempt));

@@ -23,9 +23,10 @@ extern const struct engine trap_engine;
 struct host_probe {
     const char *name; /* "modify_ldt" */
     bool is_available;
-    bool is_required;        /* the trap engine cannot run without it */
-    char detail[96];         /* what was seen: "denied: Operation not permitted", "65536", ... */
-    const char *consequence; /* what follows when it is missing */
+    bool is_required;            /* the trap engine cannot run without it */
+    bool is_needed_by_translate; /* nor the translate engine */
+    char detail[96];             /* what was seen: "denied: Operation not permitted", "65536", ... */
+    const char *consequence;     /* what follows when it is missing */
 };
 
 #define HOST_PROBES_MAX 16
