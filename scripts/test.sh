@@ -16,7 +16,7 @@ if ! unprivileged test -r "$top/CMakeLists.txt"; then
     top=$copy
 fi
 mkdir -p "$top/build"
-"$top/scripts/get-linux.sh" || say "no Linux kernel could be fetched: its test will be skipped"
+"$top/scripts/get-linux.sh" --pae || say "no Linux kernel could be fetched: its test will be skipped"
 
 run_ctest() { # PRESET ctest-options...
     local preset=$1

@@ -168,9 +168,9 @@ class Conversation:
         self.seen += data
         return bool(data)
 
-    def expect(self, text):
+    def expect(self, text, patience=PATIENCE):
         """Waits for text in what was not looked at yet; returns what came before it."""
-        wanted, end = text.encode(), time.monotonic() + PATIENCE
+        wanted, end = text.encode(), time.monotonic() + patience
         while wanted not in self.seen[self.mark:]:
             left = end - time.monotonic()
             if left <= 0 or self._read(left) is False:

@@ -1,16 +1,23 @@
 #!/usr/bin/env python3
-"""Debian's unmodified 32-bit Linux kernel boots to a shell and finds a PC in which nothing is strange. scripts/get-linux.sh
-fetches the kernel; the test looks for it in build/linux, or in the folder that LINUX names.
+"""Debian's unmodified 32-bit Linux kernels boot to a shell, find a PC in which nothing is strange, and work. TORTURE is
+tests/linux/torture.c. scripts/get-linux.sh --pae fetches the kernels; the test looks for them in build/linux, or in the
+folder that LINUX names.
 """
+import hashlib
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 
 import harness
 
-FOLDER = os.environ.get("LINUX") or os.path.join(os.path.dirname(__file__), "..", "..", "build", "linux")
+HERE = os.path.dirname(os.path.abspath(__file__))
+TOP = os.path.join(HERE, "..", "..")
+FOLDER = os.environ.get("LINUX") or os.path.join(TOP, "build", "linux")
 ENGINE = "translate"
+CURSOR_QUERY = "\x1b[6n"  # busybox's shell asks the terminal, behind each prompt
 
 # Of the kernel's warnings and errors these are the only ones, and each is a property of the processor or of any PC
 # without such a device.
@@ -28,24 +35,56 @@ EXPECTED = [r"Notice: NX \(Execute Disable\) protection missing in CPU!",
             r"module verification failed|out-of-tree"]
 
 
+# In its log these are bugs, of ring3 most likely.
+BUGS = r"WARNING|Oops|BUG|[Uu]nhandled|Call Trace|segfault at .*\[busybox"
+
+# What Linux calls a feature, where that is not the name in the table of docs/cpuid.md; and what it adds by itself.
+FLAG_NAMES = {"clfsh": "clflush", "sse3": "pni"}
+OWN_FLAGS = {"cpuid", "constant_tsc", "nonstop_tsc", "tsc_known_freq", "tsc_reliable", "rep_good", "nopl"}
+
+
 class Linux(harness.Test):
-    def boot(self, *options, append=""):
-        """To the shell's prompt."""
-        kernel = self.put("vmlinuz", harness_read("vmlinuz"))
-        initrd = self.put("initrd", harness_read("initrd"))
-        linux = harness.Conversation(self, "run", "--engine", ENGINE, "--timeout", "200", *options, "--append",
-                                     f"console=ttyS0 {append}", "--initrd", initrd, kernel)
-        linux.expect("ring3 linux: a shell")
-        linux.expect("/ # ")
-        self.ask(linux, "stty cols 1000")  # the shell's echo of a command is one line
-        return linux
+    def boot(self, *options, append="", kernel="", extra=b"", patience=harness.PATIENCE):
+        """To the shell's prompt. `extra` is one more archive for the RAM disk."""
+        if not os.path.exists(os.path.join(FOLDER, "initrd" + kernel)):
+            self.skipTest(f"no vmlinuz{kernel} here: scripts/get-linux.sh --pae fetches it")
+        image = self.put("vmlinuz", harness_read("vmlinuz" + kernel))
+        initrd = self.put("initrd", harness_read("initrd" + kernel) + extra)
+        linux = harness.Conversation(self, "run", "--engine", ENGINE, "--timeout", "300", *options, "--append",
+                                     f"console=ttyS0 LINES=25 COLUMNS=1000 {append}", "--initrd", initrd, image)
+        linux.expect("ring3 linux: a shell", patience)
+        linux.expect("/ # ", patience)
+        return linux  # the shell's echo of a command is one line: 1000 columns
+
+    def archive(self, **programs):
+        """Programs for /bin, as an archive for the RAM disk."""
+        folder = self.path("extra")
+        os.makedirs(os.path.join(folder, "bin"))
+        for name, program in programs.items():
+            with open(os.path.join(folder, "bin", name), "wb") as file:
+                file.write(program)
+            os.chmod(file.name, 0o755)
+        subprocess.run([sys.executable, os.path.join(TOP, "scripts", "make-initrd.py"), folder,
+                        os.path.join(HERE, "linux-init"), self.path("extra.cpio")], check=True)
+        return self.get("extra.cpio")
+
+    def assert_clean_log(self, linux):
+        """No kernel bug; what it says about the PCI bridge asks for a report in any case."""
+        log = self.ask(linux, "dmesg")
+        self.assertEqual([line for line in log.splitlines() if re.search(BUGS, line)], [], log)
+
+    def power_off(self, linux):
+        self.assert_clean_log(linux)
+        linux.type("poweroff -f\n")
+        linux.expect("the guest switched the power off")
+        self.assertEqual(linux.finish(), 0)
 
     @staticmethod
-    def ask(linux, command):
+    def ask(linux, command, patience=harness.PATIENCE):
         """What the command writes. Its end is marked in a way that the echo of the command is not."""
         linux.type(command + "; echo en''d\n")
         linux.expect("; echo en''d")
-        answer = linux.expect("end\r").replace("\r", "")
+        answer = linux.expect("end\r", patience).replace("\r", "")
         linux.expect("/ # ")
         return answer.lstrip("\n")
 
@@ -60,7 +99,65 @@ class Linux(harness.Test):
                      "ttyS0 at I/O 0x3f8 (irq = 4, base_baud = 115200) is a 16550A", "piix4_smbus"):
             self.assertIn(part, messages)
         self.assertNotRegex(messages, r"(?i)acpi (bios )?(warning|error|exception)")
-        linux.type("poweroff -f\n")
+        self.power_off(linux)
+
+    def session(self, kernel):
+        """Programs, processes, files, floating point, signals, and code that changes: all work."""
+        with open(os.environ["TORTURE"], "rb") as file:
+            linux = self.boot(kernel=kernel, extra=self.archive(torture=file.read()))
+        self.assertRegex(self.ask(linux, "uname -srm"), r"^Linux \d+\.\d+\.\S+-686" + kernel + r" i686\n$")
+        flags = re.search(r"flags\t+: (.*)", self.ask(linux, "cat /proc/cpuinfo"))[1].split()
+        self.assertEqual(set(flags) - OWN_FLAGS, documented_flags())
+        self.assertRegex(self.ask(linux, "ps"), r"(?m)^ *1 .* init$")
+        self.assertEqual(self.ask(linux, "seq 1 1000 | grep 7 | sort -rn | head -n 3 | tr '\\n' ' '"), "997 987 979 ")
+
+        # 200 processes at once, and 100 programs one after the other.
+        self.assertEqual(self.ask(linux, "sh -c 'for i in $(seq 200); do (echo $i >>/tmp/forks) & done; wait'; "
+                                         "sort -n /tmp/forks | uniq | wc -l"), "200\n")
+        self.assertEqual(self.ask(linux, "for i in $(seq 100); do /bin/busybox expr $i '*' 2; done | tail -n 1"), "200\n")
+
+        self.assertEqual(self.ask(linux, "yes 0123456789abcde | dd bs=64k count=1024 iflag=fullblock of=/tmp/file "
+                                         "2>/dev/null; sha256sum </tmp/file; rm /tmp/file").split()[0],
+                         hashlib.sha256(b"0123456789abcde\n" * (4 << 20)).hexdigest())  # 64 MiB
+        self.assertEqual(self.ask(linux, """awk 'BEGIN { for (i = 1; i <= 5000; i++) s += 1 / (i * i); printf "%.9f", s }'"""),
+                         "%.9f" % sum(1 / (i * i) for i in range(1, 5001)))
+
+        self.assertEqual(self.ask(linux, "sh -c 'trap \"echo caught\" USR1; kill -USR1 $$; echo after'"), "caught\nafter\n")
+        self.assertEqual(self.ask(linux, "sh -c 'sleep 1000 & kill $!; wait $!; echo status $?'").splitlines()[-1], "status 143")
+        self.assertEqual(self.ask(linux, "sh -c 'kill -SEGV $$'; echo status $?").splitlines()[-1], "status 139")
+        answer = self.ask(linux, "torture 5; echo status $?", patience=2 * harness.PATIENCE)
+        self.assertIn("torture: all is well", answer)
+        self.assertIn("status 0", answer)
+        self.power_off(linux)
+
+    def test_session(self):
+        self.session("")
+
+    def test_session_with_pae(self):
+        self.session("-pae")
+
+    def test_keys(self):
+        """The shell has a controlling terminal of the right size, and job control."""
+        linux = self.boot()
+        self.assertEqual(self.ask(linux, "tty; stty size"), "/dev/ttyS0\n25 1000\n")
+        for key in ("\x03", "\x1a"):  # pressed when a program runs, and not while the shell still edits its line
+            linux.type("echo be''gin; sleep 1000\n")
+            linux.expect("begin\r")
+            linux.type(key)
+            if key == "\x03":
+                linux.expect("/ # ")
+        linux.expect("Stopped")
+        linux.expect("/ # ")
+        self.assertIn("Stopped", self.ask(linux, "jobs; kill -CONT %1; kill %1"))
+        linux.type("echo abc\x02\x02X\x7fY\n")  # left twice, X, erased, Y
+        linux.expect("aYbc\r")
+        for _ in range(5):  # a terminal that answers the question where its cursor is
+            linux.expect(CURSOR_QUERY)
+            linux.type("\x1b[7;5Recho on''e\n")
+            linux.expect("one\r")
+        self.assertNotIn("[7;5R", linux.text())
+        linux.expect("/ # ")
+        linux.type("poweroff\n")
         linux.expect("the guest switched the power off")
         self.assertEqual(linux.finish(), 0)
 
@@ -140,6 +237,14 @@ class Linux(harness.Test):
         linux.expect("/ # ")
         linux.type("poweroff -f\n")
         self.assertEqual(linux.finish(), 0)
+
+
+def documented_flags():
+    """What docs/cpuid.md lists, as /proc/cpuinfo calls it."""
+    with open(os.path.join(TOP, "docs", "cpuid.md"), encoding="utf-8") as file:
+        text = file.read()
+    features = re.findall(r"(?m)^\| \d+ \| (\S+) \|", text[text.index("## Features"):])
+    return {FLAG_NAMES.get(name.lower(), name.lower()) for name in features} | {"nx", "hypervisor"}
 
 
 def harness_read(name):
