@@ -402,9 +402,11 @@ static void check_pending(struct builder *b, uint32_t eip)
     emit_bytes(&b->e, restore, sizeof restore);
 }
 
+/* The user's code never chooses: it has one window, and the other is the kernel's, though both may run the
+ * same page. */
 static void lower_as(struct builder *b, enum adapted adapted)
 {
-    b->is_split = adapted == ADAPTED_SPLIT;
+    b->is_split = adapted == ADAPTED_SPLIT && !(b->mode & MODE_USER);
     if (adapted == ADAPTED_CALL)
         build_call(b);
     else
