@@ -136,6 +136,12 @@ class Linux(harness.Test):
     def test_session_with_pae(self):
         self.session("-pae")
 
+    def test_the_shadow_is_right_at_every_exit(self):
+        """All host mappings against the guest's page tables, at each exit of a boot and of some programs."""
+        linux = self.boot("--check-shadow", patience=3 * harness.PATIENCE)
+        self.assertEqual(self.ask(linux, "seq 10 | sort -rn | tail -n 1"), "1\n")
+        self.power_off(linux)
+
     def test_keys(self):
         """The shell has a controlling terminal of the right size, and job control."""
         linux = self.boot()
