@@ -385,9 +385,9 @@ static void check_pending(struct builder *b, uint32_t eip)
     static const uint8_t save[] = {0x49, 0x89, 0xc9}, restore[] = {0x4c, 0x89, 0xc9};
     uint8_t *skip;
 
-    b->eip = eip; /* it has been reached: what is left is ESP */
-    build_flush_esp(b);
+    b->eip = eip; /* it has been reached: what is left is ESP, and a signal before that must not repeat it */
     build_point(b, POINT_EIP, eip);
+    build_flush_esp(b);
     build_flush_count(b, POINT_EIP, eip);
     emit_bytes(&b->e, save, sizeof save);
     build_point(b, POINT_SAVED_ECX, eip);
