@@ -60,6 +60,17 @@ void build_count_this(struct builder *b)
     b->is_counted = true;
 }
 
+void build_count_ahead(struct builder *b)
+{
+    if (!(b->mode & MODE_COUNT))
+        return;
+    emit_count(b, -(b->uncounted + 1));
+    b->uncounted = -1;
+    point_here(b);
+    b->uncounted = 0; /* behind the jump */
+    b->is_counted = true;
+}
+
 void build_flush_count(struct builder *b, enum point_kind kind, uint32_t eip)
 {
     if (b->uncounted == 0)

@@ -44,7 +44,7 @@ struct side_exit {
     uint8_t *displacement; /* of the conditional jump */
     uint32_t eip;
     int16_t esp;
-    uint8_t uncounted;
+    int8_t uncounted;
 };
 
 /* What an instruction that keeps faulting is made (adapt.c). */
@@ -77,7 +77,7 @@ struct builder {
     uint32_t eip; /* of it */
     uint32_t mode;
     int16_t esp;       /* what rsp lacks */
-    uint8_t uncounted; /* MODE_COUNT: instructions done since the budget was last brought up to date */
+    int8_t uncounted;  /* MODE_COUNT: instructions done since the budget was last brought up to date */
     bool is_counted;   /* this instruction is among them already */
     uint8_t *longest;  /* where the entry's check wants to know how many instructions the block has */
     bool is_ended;     /* control does not reach the next instruction */
@@ -111,6 +111,8 @@ void build_point(struct builder *b, enum point_kind kind, uint32_t eip);
 void build_flush_esp(struct builder *b);
 /* This instruction is done (it jumps): count it. */
 void build_count_this(struct builder *b);
+/* The same for a jump that is about to be made, so that both ways out of it are counted. */
+void build_count_ahead(struct builder *b);
 /* lea r11, [r11 - b->uncounted]; the guest is at `eip`, as a point of this kind says */
 void build_flush_count(struct builder *b, enum point_kind kind, uint32_t eip);
 /* The jump to a fixed EIP; ESP must be flushed. */

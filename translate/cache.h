@@ -32,9 +32,9 @@ enum point_kind {
 /* From this offset in the block on, until the next point's. */
 struct point {
     uint16_t offset;
-    uint8_t kind;      /* enum point_kind */
-    uint8_t uncounted; /* instructions that are done and not yet taken off the budget */
-    int16_t esp;       /* to be added to rsp */
+    uint8_t kind;     /* enum point_kind */
+    int8_t uncounted; /* instructions that are done and not yet taken off the budget; -1: one is, ahead */
+    int16_t esp;      /* to be added to rsp */
     uint32_t eip;
 };
 

@@ -23,9 +23,11 @@ bool lower_jcc(struct builder *b)
 
     if (!is_near(b))
         return false;
+    if (b->esp == 0) /* a loop's jump goes straight back, then */
+        build_count_ahead(b);
     displacement = emit_jump_if(&b->e, b->insn->opcode & 0x0f);
-
-    build_count_this(b);
+    if (!b->is_counted)
+        build_count_this(b);
     build_side_exit(b, displacement, target_of(b));
     return true;
 }

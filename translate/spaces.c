@@ -36,8 +36,6 @@
 /* A write to a page table is a call, once the instruction that does it is known. */
 #define FLOOD_WRITES 1024u
 
-#define FEW_FOREIGN_REGIONS 4u
-
 #define KEY_CR0 (CR0_PG | CR0_WP)
 #define KEY_CR4 (CR4_PSE | CR4_PAE | CR4_PGE)
 
@@ -276,14 +274,13 @@ static struct space *find_space(struct translator *translator, const struct spac
 }
 
 /* The kernel's part of the tables is usually the same in all address spaces: then one space serves, and what
- * the kernel has mapped stays. What differs in a region or two is dropped where it does. */
+ * the kernel has mapped stays. Where it differs each address space has its own. */
 static struct space *find_kernel(struct translator *translator, const struct space_key *key)
 {
     struct space *kernel = translator->kernel;
 
     if (kernel != NULL && key->is_paged && kernel->key.is_paged && kernel->key.cr0 == key->cr0 &&
-        kernel->key.cr4 == key->cr4 &&
-        shadow_count_foreign(kernel->shadow, &translator->vm->vcpu) <= FEW_FOREIGN_REGIONS) {
+        kernel->key.cr4 == key->cr4 && shadow_count_foreign(kernel->shadow, &translator->vm->vcpu) == 0) {
         kernel->key = *key;
         return kernel;
     }
