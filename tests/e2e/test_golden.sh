@@ -63,7 +63,7 @@ disturbed() {
 two_runs() {
     local engine=$1 name=$2 status
     status=$(expected_status "$engine" "$name")
-    options=(--engine "$engine" --clock virtual --console none --timeout 100)
+    options=(--engine "$engine" --clock virtual --console none --timeout 300 --append quick)
     ring3 "$status" run "${options[@]}" --trace first "$GUESTS/$name.elf" || return
     disturbed "$status" run "${options[@]}" --trace second "$GUESTS/$name.elf"
     same "$name, $engine: two runs" first second
@@ -78,8 +78,7 @@ for image in "$GUESTS"/*.elf; do
     esac
     two_runs translate "$name" || continue
     # The interpreter counts the same instructions: all that the guest can see, it sees at the same time.
-    ring3 "$(expected_status interpret "$name")" run --engine interpret --clock virtual --console none --timeout 100 \
-        --trace second "$image" &&
+    ring3 "$(expected_status interpret "$name")" run --engine interpret "${options[@]:2}" --trace second "$image" &&
         ring3 0 trace diff --guest first second && ok "$name, translate and interpret: $(cat out)"
 done
 finish
