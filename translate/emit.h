@@ -30,7 +30,8 @@ static inline void emit_long(struct emitter *e, uint32_t value)
 
 static inline void emit_bytes(struct emitter *e, const void *bytes, size_t n)
 {
-    memcpy(e->at, bytes, n);
+    if (n != 0) /* else there may be no bytes at all */
+        memcpy(e->at, bytes, n);
     e->at += n;
 }
 

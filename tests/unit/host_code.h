@@ -1,0 +1,407 @@
+/*
+ * What host code may look like, whatever the guest's bytes are: each host instruction of a block is decoded
+ * and must keep the rules that confine the guest (memory only through the window, the reserved registers
+ * never written, nothing privileged); the points must be complete; and with MODE_COUNT each way through the
+ * block must count what it does.
+ *
+ * HOST_CODE_WRONG(format, ...) says what happens when a rule is broken, and does not return. Read next:
+ * test_translate_build.c, ../fuzz/fuzz_translate.c.
+ */
+#ifndef RING3_UNIT_HOST_CODE_H
+#define RING3_UNIT_HOST_CODE_H
+
+#include <Zydis/Zydis.h>
+#include <string.h>
+
+#include "shadowpt/shadowpt.h"
+#include "translate/build.h"
+
+#define CODE_MAX (16u << 10)
+
+static struct cache cache;
+static ZydisDecoder decoder;
+static const struct block *block;
+static const uint8_t *code;
+static bool is_start[CODE_MAX]; /* of a host instruction */
+
+/* ---- one host instruction ------------------------------------------------------------------------------ */
+
+struct host {
+    ZydisDecodedInstruction insn;
+    ZydisDecodedOperand operand[ZYDIS_MAX_OPERAND_COUNT];
+    uint32_t offset;
+};
+
+#define REQUIRE(condition)                                                                                   \
+    do {                                                                                                     \
+        if (!(condition))                                                                                    \
+            fail_at(host, #condition);                                                                       \
+    } while (0)
+
+static void fail_at(const struct host *host, const char *what)
+{
+    const uint8_t *place = cache.executable + block->code + host->offset;
+
+    HOST_CODE_WRONG("block at %08x in mode %x, host code +%x (%s, guest %08x): not so: %s", block->eip,
+                    block->mode, host->offset, ZydisMnemonicGetString(host->insn.mnemonic),
+                    block_point_at(&cache, block, place)->eip, what);
+}
+
+static void check_that(const struct host *host, bool is_so, const char *what)
+{
+    if (!is_so)
+        fail_at(host, what);
+}
+
+#define REQUIRE_OF_BLOCK(condition)                                                                          \
+    do {                                                                                                     \
+        if (!(condition))                                                                                    \
+            HOST_CODE_WRONG("block at %08x in mode %x: not so: %s", block->eip, block->mode, #condition);    \
+    } while (0)
+
+static bool is_string(const struct host *host)
+{
+    return host->insn.meta.category == ZYDIS_CATEGORY_STRINGOP;
+}
+
+static bool is_rdtsc(const struct host *host)
+{
+    return (block->mode & MODE_TSC) && host->insn.mnemonic == ZYDIS_MNEMONIC_RDTSC;
+}
+
+/* What makes the guest's TSC of the host's. */
+static bool is_tsc_arithmetic(const struct host *host)
+{
+    return (block->mode & MODE_TSC) &&
+           (host->insn.mnemonic == ZYDIS_MNEMONIC_RORX || host->insn.mnemonic == ZYDIS_MNEMONIC_MULX);
+}
+
+/* Nothing that ring 3 may not do or that leaves the cache by other ways than jumps; no stack of the host's:
+ * there is none. FWAIT, EMMS and the like are the guest's own. */
+static void check_kind(const struct host *host)
+{
+    static const ZydisInstructionCategory forbidden[] = {
+        ZYDIS_CATEGORY_CALL,   ZYDIS_CATEGORY_RET,        ZYDIS_CATEGORY_PUSH,     ZYDIS_CATEGORY_POP,
+        ZYDIS_CATEGORY_IO,     ZYDIS_CATEGORY_IOSTRINGOP, ZYDIS_CATEGORY_SEGOP,    ZYDIS_CATEGORY_SYSCALL,
+        ZYDIS_CATEGORY_SYSRET, ZYDIS_CATEGORY_SYSTEM,     ZYDIS_CATEGORY_INTERRUPT};
+
+    REQUIRE(host->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY || is_tsc_arithmetic(host));
+    REQUIRE(!(host->insn.attributes & ZYDIS_ATTRIB_IS_PRIVILEGED));
+    for (size_t i = 0; i < sizeof forbidden / sizeof forbidden[0]; i++)
+        REQUIRE(host->insn.meta.category != forbidden[i] || is_rdtsc(host));
+    REQUIRE(host->insn.mnemonic != ZYDIS_MNEMONIC_LEAVE && host->insn.mnemonic != ZYDIS_MNEMONIC_ENTER);
+}
+
+/* r8 to r11 are scratch; r12 to r15 are never written; the guest's registers only so that their upper halves
+ * stay zero, but for ECX's way there and back, string instructions, and a factor on the way to EDX's new
+ * value. */
+static void check_write(const struct host *host, const ZydisDecodedOperand *operand)
+{
+    ZydisRegister reg = operand->reg.value;
+    ZydisRegister whole = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, reg);
+    bool is_wide = ZydisRegisterGetClass(reg) == ZYDIS_REGCLASS_GPR64;
+
+    REQUIRE(ZydisRegisterGetClass(reg) != ZYDIS_REGCLASS_SEGMENT &&
+            ZydisRegisterGetClass(reg) != ZYDIS_REGCLASS_CONTROL &&
+            ZydisRegisterGetClass(reg) != ZYDIS_REGCLASS_DEBUG);
+    if (whole < ZYDIS_REGISTER_RAX || whole > ZYDIS_REGISTER_R15)
+        return;
+    REQUIRE(whole < ZYDIS_REGISTER_R12);
+    if (!is_wide || whole >= ZYDIS_REGISTER_R8)
+        return;
+    if (whole == ZYDIS_REGISTER_RCX)
+        REQUIRE(host->insn.mnemonic == ZYDIS_MNEMONIC_MOV || is_string(host));
+    else if (whole == ZYDIS_REGISTER_RDX)
+        REQUIRE((block->mode & MODE_TSC) && host->insn.mnemonic == ZYDIS_MNEMONIC_MOV &&
+                host->operand[1].mem.base == ZYDIS_REGISTER_R15);
+    else
+        REQUIRE((whole == ZYDIS_REGISTER_RSI || whole == ZYDIS_REGISTER_RDI) &&
+                (host->insn.mnemonic == ZYDIS_MNEMONIC_LEA || is_string(host)));
+}
+
+static bool is_written(const ZydisDecodedOperand *operand)
+{
+    return (operand->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
+}
+
+static void check_context_access(const struct host *host, const ZydisDecodedOperand *operand)
+{
+    int64_t offset = operand->mem.disp.value;
+
+    REQUIRE(operand->mem.index == ZYDIS_REGISTER_NONE);
+    REQUIRE(offset >= 0 && offset < (int64_t)sizeof(struct context));
+    if (is_written(operand))
+        REQUIRE(offset == CONTEXT_IF || offset == CONTEXT_DF || offset == CONTEXT_SCRATCH ||
+                offset == CONTEXT_BUDGET);
+}
+
+/* The check of the budget, at the beginning: a load from as far below it as the block is long. */
+static void check_budget_access(const struct host *host, const ZydisDecodedOperand *operand)
+{
+    REQUIRE((block->mode & MODE_COUNT) && host->offset == block->direct);
+    REQUIRE(host->insn.mnemonic == ZYDIS_MNEMONIC_MOVZX && operand->mem.index == ZYDIS_REGISTER_NONE);
+    REQUIRE(operand->mem.disp.value == -(int64_t)block->n_instructions);
+}
+
+/* Of the guest: [r14 + reg32's zero-extended value] or gs: with a 32-bit address. */
+static void check_memory(const struct host *host, const ZydisDecodedOperand *operand)
+{
+    ZydisRegister base = operand->mem.base, index = operand->mem.index;
+
+    if (operand->mem.type != ZYDIS_MEMOP_TYPE_MEM)
+        return; /* LEA */
+    if (operand->mem.segment == ZYDIS_REGISTER_GS) {
+        REQUIRE(host->insn.address_width == 32);
+    } else if (is_string(host)) {
+        REQUIRE(base == ZYDIS_REGISTER_RSI || base == ZYDIS_REGISTER_RDI);
+    } else if (base == ZYDIS_REGISTER_R14) {
+        REQUIRE(index < ZYDIS_REGISTER_R12 && operand->mem.scale <= 1);
+    } else if (index == ZYDIS_REGISTER_R14) {
+        REQUIRE(base == ZYDIS_REGISTER_RSP && operand->mem.scale == 1);
+    } else if (base == ZYDIS_REGISTER_R15) {
+        check_context_access(host, operand);
+    } else if (base == ZYDIS_REGISTER_R11) {
+        check_budget_access(host, operand);
+    } else { /* the jump table, the virtual processor */
+        REQUIRE(base == ZYDIS_REGISTER_R13 || base == ZYDIS_REGISTER_R8);
+        REQUIRE(!is_written(operand));
+    }
+    REQUIRE(host->insn.address_width == 64 || operand->mem.segment == ZYDIS_REGISTER_GS);
+}
+
+static void check_operands(const struct host *host)
+{
+    for (unsigned i = 0; i < host->insn.operand_count; i++) {
+        const ZydisDecodedOperand *operand = &host->operand[i];
+
+        if (operand->type == ZYDIS_OPERAND_TYPE_MEMORY)
+            check_memory(host, operand);
+        else if (operand->type == ZYDIS_OPERAND_TYPE_REGISTER && is_written(operand))
+            check_write(host, operand);
+        REQUIRE(operand->type != ZYDIS_OPERAND_TYPE_POINTER);
+    }
+}
+
+/* Direct jumps stay in the block, where an instruction begins, until they are linked; indirect ones go
+ * through the context or the jump table. */
+static void check_jump(const struct host *host)
+{
+    const ZydisDecodedOperand *to = &host->operand[0];
+    uint64_t target;
+
+    if (host->insn.meta.category != ZYDIS_CATEGORY_COND_BR &&
+        host->insn.meta.category != ZYDIS_CATEGORY_UNCOND_BR)
+        return;
+    if (to->type == ZYDIS_OPERAND_TYPE_MEMORY) {
+        REQUIRE(to->mem.base == ZYDIS_REGISTER_R15 &&
+                (to->mem.disp.value == CONTEXT_LOOKUP || to->mem.disp.value == CONTEXT_LINK ||
+                 to->mem.disp.value == CONTEXT_CALLOUT));
+        return;
+    }
+    if (to->type == ZYDIS_OPERAND_TYPE_REGISTER) {
+        REQUIRE(to->reg.value == ZYDIS_REGISTER_R9);
+        return;
+    }
+    target = host->offset + host->insn.length + (uint64_t)to->imm.value.s;
+    REQUIRE(target < block->code_size && is_start[target]);
+}
+
+/* ---- a block ------------------------------------------------------------------------------------------- */
+
+static uint32_t decode_at(uint32_t offset, struct host *host)
+{
+    host->offset = offset;
+    if (ZYAN_FAILED(ZydisDecoderDecodeFull(&decoder, code + offset, block->code_size - offset, &host->insn,
+                                           host->operand)))
+        HOST_CODE_WRONG("block at %08x in mode %x: host code +%x is no instruction", block->eip, block->mode,
+                        offset);
+    return host->insn.length;
+}
+
+static void check_code(void)
+{
+    struct host host;
+
+    REQUIRE_OF_BLOCK(block->code_size <= CODE_MAX);
+    memset(is_start, 0, sizeof is_start);
+    for (uint32_t offset = 0; offset < block->code_size; offset += decode_at(offset, &host))
+        is_start[offset] = true;
+    REQUIRE_OF_BLOCK(is_start[0] && is_start[block->entry] && is_start[block->direct]);
+    for (uint32_t offset = 0; offset < block->code_size; offset += decode_at(offset, &host)) {
+        decode_at(offset, &host);
+        check_kind(&host);
+        check_operands(&host);
+        check_jump(&host);
+    }
+    REQUIRE_OF_BLOCK(host.insn.meta.category == ZYDIS_CATEGORY_UNCOND_BR);
+}
+
+/* Sorted, at instructions; and each guest instruction has one of its own. */
+static void check_points(const struct source *source)
+{
+    uint32_t offset = 0, next = 0;
+    struct insn insn;
+
+    REQUIRE_OF_BLOCK(block->n_points > 0);
+    REQUIRE_OF_BLOCK(block->n_points < 1024);
+    REQUIRE_OF_BLOCK(block->points[0].offset == 0);
+    for (uint32_t i = 0; i < block->n_points; i++) {
+        REQUIRE_OF_BLOCK(block->points[i].offset >= offset);
+        offset = block->points[i].offset;
+        REQUIRE_OF_BLOCK(offset == block->code_size || is_start[offset]);
+    }
+    for (unsigned n = 0, i = 0; n < block->n_instructions; n++) {
+        uint8_t bytes[INSN_MAX_LENGTH] = {0};
+
+        for (unsigned k = 0; k < sizeof bytes && next + k < source->n + source->second_n; k++)
+            bytes[k] = next + k < source->n ? source->bytes[next + k] : source->second[next + k - source->n];
+        while (i < block->n_points &&
+               (block->points[i].offset < block->direct || block->points[i].eip != block->eip + next))
+            i++;
+        REQUIRE_OF_BLOCK(i < block->n_points);
+        REQUIRE_OF_BLOCK(decode_insn(bytes, sizeof bytes, 4, &insn) == DECODE_OK);
+        next += insn.length;
+    }
+    REQUIRE_OF_BLOCK(next == block->guest_size);
+}
+
+/* It reads guest memory and writes the same: a second time it would do something else. (String instructions
+ * of the guest's name their two places by registers that move with them.) */
+static bool is_read_and_written(const struct host *host)
+{
+    for (unsigned i = 0; i < host->insn.operand_count; i++) {
+        const ZydisDecodedOperand *operand = &host->operand[i];
+
+        if (operand->type == ZYDIS_OPERAND_TYPE_MEMORY && operand->mem.base != ZYDIS_REGISTER_R15 &&
+            is_written(operand) && (operand->actions & ZYDIS_OPERAND_ACTION_MASK_READ))
+            return !is_string(host);
+    }
+    return false;
+}
+
+static uint32_t eip_at(uint32_t offset)
+{
+    return block_point_at(&cache, block, cache.executable + block->code + offset)->eip;
+}
+
+/* A signal that comes behind such a host instruction must not find its guest instruction still to be done. */
+static void check_steps(void)
+{
+    struct host host;
+
+    for (uint32_t offset = 0, next; offset < block->code_size; offset = next) {
+        next = offset + decode_at(offset, &host);
+        if (is_read_and_written(&host))
+            check_that(&host, next == block->code_size || eip_at(next) != eip_at(offset),
+                       "it is the last of its guest instruction");
+    }
+}
+
+/* ---- the count of instructions ------------------------------------------------------------------------- */
+
+/* lea r11, [r11 + n]: -n instructions are counted. */
+static int counted_by(const struct host *host)
+{
+    if (host->operand[0].type != ZYDIS_OPERAND_TYPE_REGISTER ||
+        host->operand[0].reg.value != ZYDIS_REGISTER_R11 || !is_written(&host->operand[0]))
+        return 0;
+    REQUIRE((block->mode & MODE_COUNT) && host->insn.mnemonic == ZYDIS_MNEMONIC_LEA);
+    REQUIRE(host->operand[1].mem.base == ZYDIS_REGISTER_R11 &&
+            host->operand[1].mem.index == ZYDIS_REGISTER_NONE);
+    return -(int)host->operand[1].mem.disp.value;
+}
+
+/* Guest instructions that end between two points, the second of which comes later; where they have no host
+ * code of their own, several do. */
+static int ended_between(const struct point *first, const struct point *last)
+{
+    int n = 0;
+
+    for (; first < last; first++)
+        n += first[0].eip != first[1].eip;
+    return n;
+}
+
+static bool has_eip(const struct point *point)
+{
+    return point->kind != POINT_TARGET && point->kind != POINT_ENTRY;
+}
+
+static bool is_jump_to_itself(const struct point *after)
+{
+    return after > block->points && after[-1].eip == after->eip;
+}
+
+/* From one host instruction to the one that runs next: what is done and not yet counted grows where the guest
+ * comes to another instruction, and shrinks by what the host instruction counts. */
+static void check_step(const struct host *host, uint32_t to, bool is_jump)
+{
+    const uint8_t *start = cache.executable + block->code;
+    const struct point *before = block_point_at(&cache, block, start + host->offset);
+    const struct point *after = block_point_at(&cache, block, start + to);
+    int done = after->uncounted - before->uncounted + counted_by(host);
+
+    if (!(block->mode & MODE_COUNT)) {
+        REQUIRE(after->uncounted == 0);
+        return;
+    }
+    if (!has_eip(before) || !has_eip(after)) {
+        REQUIRE(done == (before->kind != after->kind));
+        return;
+    }
+    if (!is_jump) {
+        done -= ended_between(before, after);
+        REQUIRE(done == 0 || (done == 1 && is_jump_to_itself(after)));
+        return;
+    }
+    for (const struct point *to_point = after; to_point >= block->points && to_point->offset == after->offset;
+         to_point--)
+        if (done - ended_between(to_point, after) == (before->eip != to_point->eip) ||
+            (before->eip == to_point->eip && done - ended_between(to_point, after) == 1))
+            return;
+    REQUIRE(!"a jump counts what it should");
+}
+
+static void check_count(void)
+{
+    struct host host;
+
+    for (uint32_t offset = block->direct; offset < block->code_size; offset += host.insn.length) {
+        const ZydisDecodedOperand *to = &host.operand[0];
+        uint32_t next;
+
+        decode_at(offset, &host);
+        next = offset + host.insn.length;
+        if ((host.insn.meta.category == ZYDIS_CATEGORY_COND_BR ||
+             host.insn.meta.category == ZYDIS_CATEGORY_UNCOND_BR) &&
+            to->type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+            check_step(&host, next + (uint32_t)to->imm.value.s, true);
+        if (host.insn.meta.category != ZYDIS_CATEGORY_UNCOND_BR && next < block->code_size)
+            check_step(&host, next, false);
+    }
+}
+
+/* false: no block can be made of it. */
+static bool build(const struct source *source)
+{
+    size_t n_calls;
+
+    if (!cache_has_room(&cache))
+        cache_empty(&cache);
+    n_calls = cache.n_calls;
+    block = build_block(&cache, source);
+    if (block == NULL)
+        return false;
+    code = cache.writable + block->code;
+    REQUIRE_OF_BLOCK(cache.n_calls - n_calls <= 128);
+    check_code();
+    check_points(source);
+    check_steps();
+    check_count();
+    for (size_t i = n_calls; i < cache.n_calls; i++)
+        REQUIRE_OF_BLOCK(cache.calls[i].block == block &&
+                         is_start[cache.calls[i].resume - cache.executable - block->code]);
+    return true;
+}
+
+#endif
