@@ -219,6 +219,7 @@ struct vm_config {
     struct drive_config drive[BOARD_MAX_DRIVES];
     bool check_invariant;
     bool use_userfaultfd;
+    size_t code_cache_limit; /* the translator's: bytes of host code before all of it goes; 0: its own */
     enum board_input input;
     bool boots_firmware; /* a BIOS is put into the ROM: see board_config */
     /* A reset starts the machine again: puts into cleared memory, and a reset processor, what power-on found

@@ -49,7 +49,7 @@ static bool create_code(struct cache *cache)
     close(fd);
     cache->executable = executable == MAP_FAILED ? NULL : executable;
     cache->writable = writable == MAP_FAILED ? NULL : writable;
-    cache->size = CODE_SIZE;
+    cache->size = cache->limit = CODE_SIZE;
     return cache->executable != NULL && cache->writable != NULL;
 }
 
@@ -101,7 +101,7 @@ void cache_destroy(struct cache *cache)
 
 bool cache_has_room(const struct cache *cache)
 {
-    return cache->used + BLOCK_CODE <= cache->size && cache->n_blocks < MAX_BLOCKS &&
+    return cache->used + BLOCK_CODE <= cache->limit && cache->n_blocks < MAX_BLOCKS &&
            cache->n_points + BLOCK_POINTS <= MAX_POINTS && cache->n_calls + BLOCK_CALLS <= MAX_CALLS;
 }
 

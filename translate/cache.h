@@ -68,6 +68,7 @@ struct cache {
     uint8_t *writable; /* the code, mapped twice: no page is ever both */
     const uint8_t *executable;
     size_t size, used;
+    size_t limit;         /* full at: `size`, or less, for a test of what being full does */
     struct block *blocks; /* in the order of their code */
     size_t n_blocks;
     struct point *points;

@@ -575,6 +575,8 @@ static void *translate_create(struct vm *vm, char *error, size_t error_size)
         translate_destroy(translator);
         return NULL;
     }
+    if (vm->config.code_cache_limit != 0 && vm->config.code_cache_limit < translator->cache.limit)
+        translator->cache.limit = vm->config.code_cache_limit;
     translator->context = (struct context){.vcpu = &vm->vcpu,
                                            .attention = &vm->attention,
                                            .cache = translator->cache.executable,

@@ -11,6 +11,7 @@
 #include "hostile_code.h"
 #include "monitor/monitor.h"
 #include "monitor/patch.h"
+#include "signals/signals.h"
 
 static inline void hostile_put(struct vm *vm, uint32_t gpa, const void *bytes, size_t n)
 {
@@ -279,7 +280,7 @@ static inline void hostile_build(struct vm *vm, struct chance *chance)
         hostile_put_tss(vm, HOSTILE_TSS + i * 0x400, chance);
     hostile_put_pages(vm, chance);
     hostile_put_code(vm, chance);
-    if (chance_one_in(chance, 4))
+    if (chance_one_in(chance, 4) && vm->engine == &trap_engine)
         hostile_patch_code(vm);
     vcpu_set_flat(vcpu, 0x08, 0x10, HOSTILE_CODE);
     vcpu->gdtr = (struct table_register){HOSTILE_GDT, 0x1ff};

@@ -1,7 +1,7 @@
 /*
- * Runs one hostile machine in a process of its own, natively and in the closed sandbox, and judges the end:
- * a reason, or its time being up, and the monitor as it was. Anything else is a complaint: the monitor died,
- * gave up, hung, went on when it was told to stop, grew, or has a shadow or memory that is not right.
+ * Runs one hostile machine in a process of its own, under an engine and in the closed sandbox, and judges the
+ * end: a reason, or its time being up, and the monitor as it was. Anything else is a complaint: the monitor
+ * died, gave up, hung, went on when it was told to stop, grew, or has a shadow or memory that is not right.
  */
 #ifndef RING3_HOSTILE_RUN_H
 #define RING3_HOSTILE_RUN_H
@@ -24,20 +24,24 @@
 #include "monitor/stats.h"
 #include "monitor/trace.h"
 #include "signals/signals.h"
+#include "translate/translate.h"
 
 #define HANG_MS        20000 /* nothing that is right takes that long */
 #define CPU_LIMIT_S    10
 #define GROWTH_BYTES   (192ul << 20) /* of the address space: caches and the like */
+#define SPACE_BYTES    (64ul << 20)  /* for each space that the translator makes */
 #define CANARY_ADDRESS 0x200000000ul /* above all that 32-bit addresses can be added up to */
 #define CANARY_SIZE    0x10000ul
 #define MAX_LATENCY_NS 2000000000u /* from the end of its time to the end of the run, on a busy host too */
 
 struct hostile_machine {
     struct vm_config config;
+    const struct engine *engine;
     unsigned cpu_us, real_us; /* its time, busy and asleep */
     bool is_observed;         /* by the trace and the statistics */
     bool is_stepped;          /* through the CPU's trap flag */
     void (*build)(struct vm *vm, void *ctx);
+    void (*finish)(struct vm *vm, void *ctx); /* in the child, at the end; NULL: nothing to do */
     void *ctx;
 };
 
@@ -54,6 +58,7 @@ static struct vm hostile_vm;
 static struct hostile_result *hostile_result; /* shared with the child */
 static volatile sig_atomic_t hostile_time_is_up;
 static uint64_t hostile_time_up_ns;
+static uint64_t hostile_until_ns; /* of machine time; 0: only the host's counts */
 
 /* ---- the child ----------------------------------------------------------------------------------------- */
 
@@ -80,6 +85,8 @@ static inline void hostile_poll(void *console, struct vm *vm)
     (void)console;
     if (hostile_time_is_up)
         vm_stop(vm, STOP_TIMEOUT, "its time is up");
+    if (hostile_until_ns != 0 && vm->virtual_ns >= hostile_until_ns)
+        vm_stop(vm, STOP_TIMEOUT, "the end that was chosen");
 }
 
 static inline void hostile_console_write(void *console, const void *bytes, size_t n)
@@ -167,8 +174,7 @@ static inline void hostile_run_child(const struct hostile_machine *machine)
     struct stats *stats = NULL;
 
     config.poll = hostile_poll;
-    config.check_invariant = true;
-    if (!vm_create(vm, &config, &trap_engine, error, sizeof error)) {
+    if (!vm_create(vm, &config, machine->engine, error, sizeof error)) {
         hostile_complain("no machine: ", error);
         _exit(0);
     }
@@ -180,7 +186,9 @@ static inline void hostile_run_child(const struct hostile_machine *machine)
     }
     hostile_limit(RLIMIT_CORE, 0);
     hostile_limit(RLIMIT_CPU, CPU_LIMIT_S);
-    hostile_limit(RLIMIT_AS, hostile_address_space() + GROWTH_BYTES);
+    hostile_limit(RLIMIT_AS,
+                  hostile_address_space() + GROWTH_BYTES +
+                      (machine->engine == &translate_engine ? SHADOW_MAX_SPACES * SPACE_BYTES : 0));
     hostile_start_timer(ITIMER_PROF, SIGPROF, machine->cpu_us);
     hostile_start_timer(ITIMER_REAL, SIGALRM, machine->real_us);
     if (!signals_close_sandbox(error, sizeof error)) {
@@ -193,7 +201,9 @@ static inline void hostile_run_child(const struct hostile_machine *machine)
     hostile_result->reason = vm->stop_reason;
     memcpy(hostile_result->text, vm->stop_text, sizeof hostile_result->text);
     hostile_result->n_exits = vm->n_exits;
-    if (!shadow_check(vm->shadow, &vm->vcpu, true, error, sizeof error))
+    if (machine->finish != NULL)
+        machine->finish(vm, machine->ctx);
+    if (vm->shadow != NULL && !shadow_check(vm->shadow, &vm->vcpu, true, error, sizeof error))
         hostile_complain("shadow: ", error);
     hostile_check_canary(canary);
     if (machine->is_observed &&

@@ -197,6 +197,7 @@ START_TEST(ends_as_it_should)
 {
     const struct guest *guest = &guests[_i];
     struct hostile_machine machine = {
+        .engine = &trap_engine,
         .config = {.ram_size = 1u << 20,
                    .clock = guest->virtual_ns != 0 ? CLOCK_VIRTUAL : CLOCK_HOST,
                    .console_write = hostile_console_write,
