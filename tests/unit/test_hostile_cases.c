@@ -1,7 +1,7 @@
 /*
  * Hostile guests with one aim each: to reach the host through its 64-bit code
  * segment, to trap the monitor in an endless delivery, to keep it busy within
- * one instruction. They run as those of test_hostile_guest.c do.
+ * one instruction, to be taken for something else. They run as those of test_hostile_guest.c do.
  *
  * Read next: hostile_run.h.
  */
@@ -15,7 +15,7 @@ enum { CODE = HOSTILE_CODE, HANDLER = HOSTILE_CODE + 0x200 };
 
 struct guest {
     const char *name;
-    uint8_t code[48];    /* at CODE, CPL 0, paging off */
+    uint8_t code[64];    /* at CODE, CPL 0, paging off */
     uint8_t handler[16]; /* of every vector */
     uint32_t esp;        /* 0: HOSTILE_STACK */
     uint32_t handler_at; /* 0: HANDLER */
@@ -25,6 +25,7 @@ struct guest {
     const char *text;    /* in what is said at the end; NULL: anything */
     bool is_quick;       /* before its time is up */
     bool needs_dispatch; /* of the host: syscall user dispatch */
+    bool is_translated;  /* by the translator; else natively */
 };
 
 #define TO_64_BIT                  0xea, 0x07, 0x00, 0x03, 0x00, 0x33, 0x00 /* jmp 0x33:next */
@@ -143,6 +144,20 @@ static const struct guest guests[] = {
      .virtual_ns = (UINT64_C(1) << 62) - 1000000000000,
      .is_quick = true},
 
+    /* ---- faults that look like others ---- */
+    {.name = "a misaligned operand when the last page fault was the end of a budget", /* mov eax, 200; mov
+                                                                 cr4, eax; LAPIC: on, timer / 2, vector 40;
+                                                                 mov ebx, 1; sti; jmp $ */
+     .code = {0xb8, 0x00, 0x02, 0, 0, 0x0f, 0x22, 0xe0, LAPIC_STORE(0x0f0, 0xff, 0x01, 0x00, 0x00),
+              LAPIC_STORE(0x320, 0x40, 0x00, 0x00, 0x00), LAPIC_STORE(0x380, 0x00, 0x10, 0x00, 0x00), 0xbb, 1,
+              0, 0, 0, 0xfb, 0xeb, 0xfe},
+     .handler = {0x4b, 0x78, 0x07, 0x0f, 0x28, 0x05, 0x01, 0, 5, 0, 0xfa, 0xf4}, /* dec ebx; js 1f;
+                                                                 movaps xmm0, [50001]; 1: cli; hlt */
+     .virtual_ns = 1,
+     .reason = STOP_HALTED,
+     .is_quick = true,
+     .is_translated = true},
+
     /* ---- a store that Linux makes for the CPU, where that has UMIP: 0x1000 past 4 GiB wraps ---- */
     {.name = "sldt beyond 4 GiB", /* mov fs, 0x18; sldt fs:[0x2000]; cli; hlt */
      .code = {0xb8, 0x18, 0, 0, 0, 0x8e, 0xe0, 0x64, 0x0f, 0x00, 0x05, 0, 0x20, 0, 0, 0xfa, 0xf4},
@@ -197,7 +212,7 @@ START_TEST(ends_as_it_should)
 {
     const struct guest *guest = &guests[_i];
     struct hostile_machine machine = {
-        .engine = &trap_engine,
+        .engine = guest->is_translated ? &translate_engine : &trap_engine,
         .config = {.ram_size = 1u << 20,
                    .clock = guest->virtual_ns != 0 ? CLOCK_VIRTUAL : CLOCK_HOST,
                    .console_write = hostile_console_write,
