@@ -172,8 +172,12 @@ static enum disposition handle_exception(struct vm *vm, const struct vm_exit *ex
         return emulate(vm, &exit->fault);
     case EXCEPTION_DB:
         return handle_debug(vm, exit);
+    case EXCEPTION_MF:
+        /* The host's NE is set. With the guest's clear it is no exception but a wire: the emulator's to say.
+         */
+        return vm->vcpu.cr0 & CR0_NE ? reflect(vm, &exit->fault) : emulate(vm, &exit->fault);
     default:
-        return reflect(vm, &exit->fault); /* #DE #BR #MF #AC #XM: the guest's own, as they are */
+        return reflect(vm, &exit->fault); /* #DE #BR #AC #XM: the guest's own, as they are */
     }
 }
 

@@ -32,6 +32,11 @@ struct guest {
 #define FAR_BRANCH                 "far branch"
 #define LAPIC_STORE(register, ...) 0xc7, 0x05, (register) & 0xff, (register) >> 8, 0xe0, 0xfe, __VA_ARGS__
 #define IRET                       0xcf
+/* mov eax, 11; mov cr0, eax; fninit; push 0; fldcw [esp]; fldz; fld1; fdiv st0, st1; fwait; cli; hlt */
+#define X87_WITHOUT_NE                                                                                       \
+    .code = {0xb8, 0x11, 0,    0,    0,    0x0f, 0x22, 0xc0, 0xdb, 0xe3, 0x6a, 0,                            \
+             0xd9, 0x2c, 0x24, 0xd9, 0xee, 0xd9, 0xe8, 0xd8, 0xf1, 0x9b, 0xfa, 0xf4},                        \
+    .reason = STOP_IMPOSSIBLE, .text = "CR0.NE clear"
 
 static const struct guest guests[] = {
     /* ---- 64-bit mode: a documented hole, and the end of the run; but an orderly one ---- */
@@ -157,7 +162,11 @@ static const struct guest guests[] = {
      .reason = STOP_HALTED,
      .is_quick = true,
      .is_translated = true},
-
+    {.name = "an x87 exception with CR0.NE clear", X87_WITHOUT_NE, .is_quick = true},
+    {.name = "an x87 exception with CR0.NE clear, translated",
+     X87_WITHOUT_NE,
+     .is_quick = true,
+     .is_translated = true},
     /* ---- a store that Linux makes for the CPU, where that has UMIP: 0x1000 past 4 GiB wraps ---- */
     {.name = "sldt beyond 4 GiB", /* mov fs, 0x18; sldt fs:[0x2000]; cli; hlt */
      .code = {0xb8, 0x18, 0, 0, 0, 0x8e, 0xe0, 0x64, 0x0f, 0x00, 0x05, 0, 0x20, 0, 0, 0xfa, 0xf4},
