@@ -102,12 +102,13 @@ bool lower_pusha(struct builder *b)
     return true;
 }
 
-/* The far end is read first: after that only a register may have changed when a page is missing, and it is
- * read again. */
+/* Both ends are read first, the near one before the far one, as the processor comes to them: after that no
+ * page is missing. */
 bool lower_popa(struct builder *b)
 {
     if (!is_usual(b))
         return false;
+    memory_stack(b, OP_MOV_LOAD, R8, 0);
     memory_stack(b, OP_MOV_LOAD, R8, 28);
     for (unsigned reg = RDI; reg <= RDI; reg--) /* EDI first, EAX last; ends when 0 wraps */
         if (reg != RSP)

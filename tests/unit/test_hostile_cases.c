@@ -167,6 +167,14 @@ static const struct guest guests[] = {
      X87_WITHOUT_NE,
      .is_quick = true,
      .is_translated = true},
+    {.name = "popa where there is nothing, translated",
+     .code = {0x61},
+     .esp = 0x90000000,
+     .is_paged = true,
+     .reason = STOP_TRIPLE_FAULT,
+     .text = "(cr2 90000000, error 0)",
+     .is_translated = true},
+
     /* ---- a store that Linux makes for the CPU, where that has UMIP: 0x1000 past 4 GiB wraps ---- */
     {.name = "sldt beyond 4 GiB", /* mov fs, 0x18; sldt fs:[0x2000]; cli; hlt */
      .code = {0xb8, 0x18, 0, 0, 0, 0x8e, 0xe0, 0x64, 0x0f, 0x00, 0x05, 0, 0x20, 0, 0, 0xfa, 0xf4},
