@@ -112,13 +112,11 @@ static void interpret_run(void *opaque, struct vm_exit *exit)
 
     *exit = (struct vm_exit){.reason = EXIT_INTERRUPTED};
     exit->entered_ns = vm->timed ? interpret_host_ns() : 0;
-    while (!is_interrupted(interpreter) && interpret_one(vm, exit)) {
+    while (!is_interrupted(interpreter) && !vm_is_due(vm) && interpret_one(vm, exit)) {
         if (vm->single_step) {
             exit->reason = EXIT_STEP;
             break;
         }
-        if (vm_is_counted(vm) && vm->n_instructions >= vm->instruction_deadline)
-            break;
     }
     vm->is_guest_interrupted = exit->reason == EXIT_INTERRUPTED;
     exit->host_ns = vm->timed ? interpret_host_ns() : 0;

@@ -323,6 +323,8 @@ void vm_handle_exit(struct vm *vm, const struct vm_exit *exit);
 void vm_pass_instructions(struct vm *vm);
 /* Is time to be told by instructions? */
 bool vm_is_counted(const struct vm *vm);
+/* Have as many been run as may be before the loop looks for what is due? */
+bool vm_is_due(const struct vm *vm);
 static inline bool vm_is_stopped(const struct vm *vm)
 {
     return vm->stop_reason != STOP_NONE;

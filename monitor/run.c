@@ -204,6 +204,11 @@ bool vm_is_counted(const struct vm *vm)
     return vm->config.clock == CLOCK_VIRTUAL && vm->engine->counts_instructions;
 }
 
+bool vm_is_due(const struct vm *vm)
+{
+    return vm_is_counted(vm) && vm->n_instructions >= vm->instruction_deadline;
+}
+
 void vm_pass_instructions(struct vm *vm)
 {
     vm->virtual_ns += (vm->n_instructions - vm->n_timed_instructions) * VIRTUAL_NS_PER_INSTRUCTION;

@@ -74,6 +74,7 @@ bool vm_create(struct vm *vm, const struct vm_config *config, const struct engin
     vm->next_deadline = CLOCK_NO_DEADLINE;
     vm->deadline_moved = true;
     vm->pvclock.schedstat = -1;
+    vm->instruction_deadline = UINT64_MAX; /* until the loop sets one */
     vm->clock = (struct clock){.now = machine_now, .ctx = vm, .deadline_changed = deadline_changed};
     if (config->clock == CLOCK_HOST) {
         clock_gettime(CLOCK_REALTIME, &wall);

@@ -433,7 +433,7 @@ static void run_interpreted(struct translator *translator, struct vm_exit *exit)
 {
     struct vm *vm = translator->vm;
 
-    do {
+    while (!vm->attention && !vm_is_due(vm)) {
         translator->counts.interpreted++;
         if (!interpret_one(vm, exit))
             return;
@@ -441,7 +441,7 @@ static void run_interpreted(struct translator *translator, struct vm_exit *exit)
             exit->reason = EXIT_STEP;
             return;
         }
-    } while (!vm->attention && !(vm_is_counted(vm) && vm->n_instructions >= vm->instruction_deadline));
+    }
     vm->is_guest_interrupted = true;
 }
 

@@ -85,7 +85,7 @@ void meter_run_out(struct translator *translator, struct vm_exit *exit)
     struct vm *vm = translator->vm;
 
     *exit = (struct vm_exit){.reason = EXIT_INTERRUPTED};
-    while (meter_is_low(translator) && vm->n_instructions < vm->instruction_deadline && !vm->attention)
+    while (meter_is_low(translator) && !vm_is_due(vm) && !vm->attention)
         if (!interpret_one(vm, exit))
             return;
 }
