@@ -267,8 +267,9 @@ static const uint8_t *go_on(struct translator *translator, const struct call *ca
         give_flags(&translator->context);
         return call->resume;
     }
-    if (!follow_vcpu(translator))
+    if (!follow_vcpu(translator)) /* which may empty the cache (mode.c) */
         return leave_interrupted(translator);
+    is_next = is_next && translator->cache.n_flushes == n_flushes;
     if (call->insn.sensitive != NULL && call->insn.sensitive->handler == HANDLE_iret)
         adapt_note_return(translator);
     prepare(translator);
