@@ -20,9 +20,9 @@ struct guest {
     uint32_t esp;        /* 0: HOSTILE_STACK */
     uint32_t handler_at; /* 0: HANDLER */
     uint64_t virtual_ns; /* not 0: under --clock=virtual, from this time on */
-    bool is_paged;       /* one page of 4 MiB, and nothing else */
-    enum stop_reason reason;
     const char *text;    /* in what is said at the end; NULL: anything */
+    enum stop_reason reason;
+    bool is_paged;       /* one page of 4 MiB, and nothing else */
     bool is_quick;       /* before its time is up */
     bool needs_dispatch; /* of the host: syscall user dispatch */
     bool is_translated;  /* by the translator; else natively */
