@@ -151,10 +151,9 @@ static const struct command_line line = {
     .command = "ring3 check",
     .arguments = "KERNEL",
     .summary =
-        "Lists the sensitive instructions of KERNEL (ELF32, multiboot 1, Linux bzImage), in the sense of "
-        "Popek and\n"
-        "Goldberg, says what ring 3 of this kind of host makes of each, and whether trapping alone runs\n"
-        "the kernel right.",
+        "Lists the sensitive instructions of KERNEL (ELF32, multiboot 1, Linux bzImage), in the sense of\n"
+        "Popek and Goldberg, says what ring 3 of this kind of host makes of each, and whether trapping\n"
+        "alone runs the kernel right.",
     .epilogue =
         "Control flow is followed from the entry point, the symbols and whatever looks like a function\n"
         "pointer. What nothing leads to is listed as doubtful: it may be data. Code that is not in the\n"
