@@ -269,7 +269,7 @@ static const uint8_t *go_on(struct translator *translator, const struct call *ca
     }
     if (!follow_vcpu(translator)) /* which may empty the cache (mode.c) */
         return leave_interrupted(translator);
-    is_next = is_next && translator->cache.n_flushes == n_flushes;
+    may_resume = may_resume && translator->cache.n_flushes == n_flushes;
     if (call->insn.sensitive != NULL && call->insn.sensitive->handler == HANDLE_iret)
         adapt_note_return(translator);
     prepare(translator);
@@ -282,8 +282,8 @@ static const uint8_t *go_on(struct translator *translator, const struct call *ca
 static const uint8_t *go_on_quietly(struct translator *translator, const struct call *call,
                                     uint64_t n_flushes)
 {
-    if (!is_next(translator, call, n_flushes) ||
-        mode_of(translator, &translator->vm->vcpu) != translator->mode)
+    if (mode_of(translator, &translator->vm->vcpu) != translator->mode || /* it may empty the cache, too */
+        !is_next(translator, call, n_flushes))
         return go_on(translator, call, n_flushes);
     meter_set(translator);
     give_segments(&translator->context);

@@ -302,10 +302,12 @@ static void check_steps(void)
 /* lea r11, [r11 + n]: -n instructions are counted. */
 static int counted_by(const struct host *host)
 {
+    if (!(block->mode & MODE_COUNT))
+        return 0; /* r11 is scratch */
     if (host->operand[0].type != ZYDIS_OPERAND_TYPE_REGISTER ||
         host->operand[0].reg.value != ZYDIS_REGISTER_R11 || !is_written(&host->operand[0]))
         return 0;
-    REQUIRE((block->mode & MODE_COUNT) && host->insn.mnemonic == ZYDIS_MNEMONIC_LEA);
+    REQUIRE(host->insn.mnemonic == ZYDIS_MNEMONIC_LEA);
     REQUIRE(host->operand[1].mem.base == ZYDIS_REGISTER_R11 &&
             host->operand[1].mem.index == ZYDIS_REGISTER_NONE);
     return -(int)host->operand[1].mem.disp.value;
