@@ -21,6 +21,8 @@
 #define BLOCK_CODE   (16u << 10) /* more than any block's code... */
 #define BLOCK_CALLS  128u        /* ...calls... */
 #define BLOCK_POINTS 1024u       /* ...and points */
+#define BLOCK_ENTRY  24u         /* what of a block is before its instructions (build.c) */
+#define ALIGNMENT    32u         /* of where direct jumps go: a short loop should not lie across two lines */
 
 /* ---- memory -------------------------------------------------------------------------------------------- */
 
@@ -53,13 +55,19 @@ static bool create_code(struct cache *cache)
     return cache->executable != NULL && cache->writable != NULL;
 }
 
+/* Of the next block, so that its instructions are aligned. */
+static size_t block_start(size_t used)
+{
+    return ((used + BLOCK_ENTRY + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1)) - BLOCK_ENTRY;
+}
+
 /* What an empty slot of a jump table leads to: offset 0. */
 static void write_miss(struct cache *cache)
 {
     struct emitter emitter = {.at = cache->writable};
 
     emit_jump_context(&emitter, CONTEXT_LOOKUP);
-    cache->used = (size_t)(emitter.at - cache->writable);
+    cache->used = block_start((size_t)(emitter.at - cache->writable));
 }
 
 bool cache_create(struct cache *cache, size_t n_pages, char *error, size_t error_size)
@@ -215,7 +223,7 @@ void cache_add_block(struct cache *cache, struct block *block)
     cache->is_written = true;
     cache->n_blocks++;
     cache->n_points += block->n_points;
-    cache->used = (block->code + block->code_size + 15) & ~(size_t)15;
+    cache->used = block_start(block->code + block->code_size);
     cache->n_translated++;
     cache->n_instructions += block->n_instructions;
 }

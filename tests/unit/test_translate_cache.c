@@ -87,6 +87,7 @@ START_TEST(found_by_host_address)
         ck_assert_ptr_eq(cache_block_at(&cache, start), block[i]);
         ck_assert_ptr_eq(cache_block_at(&cache, start + block[i]->code_size - 1), block[i]);
         ck_assert_ptr_ne(cache_block_at(&cache, start + block[i]->code_size), block[i]);
+        ck_assert_uint_eq((block[i]->code + block[i]->direct) % 32, 0);
     }
     ck_assert(cache_contains(&cache, cache.executable + cache.size - 1));
     ck_assert(!cache_contains(&cache, cache.executable + cache.size));
