@@ -16,5 +16,7 @@ cp "$top/build/release/ring3" "$ring3"
 say "ring3 run: the embedded guest, under the trap engine"
 unprivileged "$ring3" run --engine trap "$@"
 say "the same with every trap shown: the first 14 of them"
-unprivileged "$ring3" run --engine trap --trace - --console none 2>/dev/null | head -n 15
+# Not a pipe into head: that ends first, and a trace that nobody takes is a failure.
+unprivileged "$ring3" run --engine trap --trace - --console none 2>/dev/null >"$(dirname "$ring3")/trace"
+head -n 15 "$(dirname "$ring3")/trace"
 say "more: build/release/ring3 --help, and README.md"
