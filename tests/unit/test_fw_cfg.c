@@ -5,33 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define MEMORY_SIZE (1u << 16)
+#include "dma_memory.h"
+
 #define ACCESS 0x2000u /* where the DMA descriptor lies */
 
 static struct fw_cfg cfg;
-static uint8_t memory[1 << 16];
-
-static bool is_memory(uint64_t gpa, size_t n)
-{
-    return gpa <= sizeof memory && n <= sizeof memory - gpa;
-}
-
-static bool dma_read(void *ctx, uint64_t gpa, void *bytes, size_t n)
-{
-    (void)ctx;
-    if (is_memory(gpa, n))
-        memcpy(bytes, memory + gpa, n);
-    return is_memory(gpa, n);
-}
-
-static bool dma_write(void *ctx, uint64_t gpa, const void *bytes, size_t n)
-{
-    (void)ctx;
-    if (is_memory(gpa, n))
-        memcpy(memory + gpa, bytes, n);
-    return is_memory(gpa, n);
-}
-
-static const struct board_host host = {.dma_read = dma_read, .dma_write = dma_write};
 
 static void setup(void)
 {

@@ -9,6 +9,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#define MEMORY_SIZE (1u << 20)
+#include "dma_memory.h"
+
 #define BM      PIIX3_IDE_FIRMWARE_BASE
 #define TABLE   0x1000u
 #define SECTORS 600u
@@ -21,7 +24,6 @@ static struct bus bus;
 static struct ide_channel channel[2];
 static struct piix3_ide ide;
 static struct disk disk;
-static uint8_t memory[1 << 20];
 static bool irq[16];
 
 static void set_irq(void *ctx, unsigned pin, bool level)
@@ -29,29 +31,6 @@ static void set_irq(void *ctx, unsigned pin, bool level)
     (void)ctx;
     irq[pin] = level;
 }
-
-static bool is_memory(uint64_t gpa, size_t n)
-{
-    return gpa <= sizeof memory && n <= sizeof memory - gpa;
-}
-
-static bool dma_read(void *ctx, uint64_t gpa, void *bytes, size_t n)
-{
-    (void)ctx;
-    if (is_memory(gpa, n))
-        memcpy(bytes, memory + gpa, n);
-    return is_memory(gpa, n);
-}
-
-static bool dma_write(void *ctx, uint64_t gpa, const void *bytes, size_t n)
-{
-    (void)ctx;
-    if (is_memory(gpa, n))
-        memcpy(memory + gpa, bytes, n);
-    return is_memory(gpa, n);
-}
-
-static const struct board_host host = {.dma_read = dma_read, .dma_write = dma_write};
 
 static uint8_t pattern(uint32_t i)
 {
