@@ -173,21 +173,26 @@ class Comparison:
 # ---- the program -------------------------------------------------------------------------------------------
 
 
+def add_common_options(parser):
+    """What linux.py takes as well."""
+    parser.add_argument("--only", action="append", metavar="TEXT", help="only rows with TEXT in their name; repeatable")
+    parser.add_argument("--json", metavar="FILE", help="write all figures and samples there, too")
+    parser.add_argument("--build", metavar="FOLDER", default=os.path.join(TOP, "build", "release"))
+    parser.add_argument("--qemu", metavar="PROGRAM", default="qemu-system-i386", help="empty: without TCG")
+
+
 def parse():
     parser = argparse.ArgumentParser(prog="bench/run peer", description="ring3 beside native code and QEMU's TCG")
     parser.add_argument("--quick", action="store_true", help="shorter rounds, fewer of them (about a minute)")
-    parser.add_argument("--only", action="append", metavar="TEXT", help="only rows with TEXT in their name; repeatable")
     parser.add_argument("--engine", action="append", metavar="NAME",
                         help="ring3's engine; repeatable (default: translate if there, else trap)")
     parser.add_argument("--clock", action="append", choices=("host", "virtual"), help="repeatable (default: host)")
-    parser.add_argument("--json", metavar="FILE", help="write all figures and samples there, too")
     parser.add_argument("--xv6", metavar="FOLDER", default=os.environ.get("XV6"),
                         help="also time xv6, built there (docs/xv6.md); default: $XV6")
     parser.add_argument("--usertests", action="store_true", help="with --xv6: its tests, too (an hour with trap)")
     parser.add_argument("--repetitions", type=int, metavar="N", help="processes of each machine for each row")
     parser.add_argument("--seconds", type=float, metavar="S", help="how long a round takes")
-    parser.add_argument("--build", metavar="FOLDER", default=os.path.join(TOP, "build", "release"))
-    parser.add_argument("--qemu", metavar="PROGRAM", default="qemu-system-i386", help="empty: without TCG")
+    add_common_options(parser)
     options = parser.parse_args()
     options.repetitions = options.repetitions or (2 if options.quick else 5)
     options.seconds = options.seconds or (0.06 if options.quick else 0.25)

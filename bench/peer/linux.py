@@ -19,7 +19,7 @@ sys.path.insert(0, os.path.dirname(os.path.realpath(__file__)))
 
 # pylint: disable=wrong-import-position
 import table
-from compare import TOP, Comparison, Figure, median
+from compare import TOP, Comparison, Figure, add_common_options, median
 from linux_machines import (Native, Qemu, Ring3, boot_seconds, clock_error, idle_share, measure, processes_memory)
 from linux_rows import (BOOT, BOOT_PROCESSOR, BOOT_QUIET, IDLE_GOAL_PERCENT, IDLE_SECONDS, MANY_PROCESSES,
                         MEMORY_GOAL_BYTES, MIB, PAGES, PROCESSES, ROWS)
@@ -144,16 +144,13 @@ class LinuxComparison:
 def parse():
     parser = argparse.ArgumentParser(prog="bench/run linux", description="ring3 beside QEMU's TCG, on Linux")
     parser.add_argument("--quick", action="store_true", help="shorter rounds, fewer of them (a minute a kernel)")
-    parser.add_argument("--only", action="append", metavar="TEXT", help="only rows with TEXT in their name; repeatable")
     parser.add_argument("--kernel", action="append", metavar="FILE",
                         help="repeatable (default: vmlinuz and vmlinuz-pae of build/linux, if they are there)")
     parser.add_argument("--engine", default="translate", help="ring3's (default: translate)")
-    parser.add_argument("--json", metavar="FILE", help="write all figures and samples there, too")
     parser.add_argument("--repetitions", type=int, metavar="N", help="runs of each machine (5; quick: 2)")
     parser.add_argument("--rounds", type=int, metavar="N", help="rounds of a measure in a run (41; quick: 15)")
     parser.add_argument("--milliseconds", type=int, metavar="MS", help="how long a round takes at least (2)")
-    parser.add_argument("--build", metavar="FOLDER", default=os.path.join(TOP, "build", "release"))
-    parser.add_argument("--qemu", metavar="PROGRAM", default="qemu-system-i386", help="empty: without TCG")
+    add_common_options(parser)
     options = parser.parse_args()
     options.repetitions = options.repetitions or (2 if options.quick else 5)
     options.rounds = options.rounds or (15 if options.quick else 41)
