@@ -111,17 +111,6 @@ static bool is_same_page(const struct builder *b, uint32_t eip)
            b->block->second_rpn == 0;
 }
 
-/* mov r9d, [r13 + slot]; lea r9, [r12 + r9]; jmp r9: the slot of the jump table is known, there is no hashing
- */
-static void emit_slot_jump(struct emitter *e, uint32_t eip)
-{
-    emit_op_base(e, 0, OP_MOV_LOAD, R9, R13, (int32_t)((eip & 0xffff) * 4));
-    emit_op_index(e, 1, OP_LEA, R9, R12, R9, 0, 0);
-    emit_rex(e, 0, 0, 0, R9);
-    emit_byte(e, 0xff);
-    emit_byte(e, 0xc0 | 4 << 3 | (R9 & 7)); /* jmp r9 */
-}
-
 static void emit_table_jump(struct builder *b, uint32_t eip)
 {
     emit_mov_imm(&b->e, R8, eip);
@@ -460,6 +449,13 @@ static void build_instructions(struct builder *b)
     build_exit(b, b->eip);
 }
 
+/* Never reached. */
+static void make_room_for_seal(struct builder *b)
+{
+    while (b->e.at < b->start + b->block->direct + SEAL_SIZE)
+        emit_jump_context(&b->e, CONTEXT_LOOKUP);
+}
+
 struct block *build_block(struct cache *cache, const struct source *source)
 {
     struct builder b = {.cache = cache, .source = source, .mode = source->mode};
@@ -477,6 +473,7 @@ struct block *build_block(struct cache *cache, const struct source *source)
         return NULL;
     emit_side_exits(&b);
     finish_check(&b);
+    make_room_for_seal(&b);
     b.block->code_size = (uint32_t)(b.e.at - b.start);
     b.block->n_points = b.n_points;
     cache_add_block(cache, b.block);

@@ -189,6 +189,15 @@ const struct point *block_point_at(const struct cache *cache, const struct block
     return &block->points[i - 1];
 }
 
+struct point block_state_at(const struct cache *cache, const struct block *block, const uint8_t *host)
+{
+    size_t offset = (size_t)(host - cache->executable) - block->code;
+
+    if (block->is_sealed && offset >= block->direct && offset - block->direct < SEAL_SIZE)
+        return (struct point){.kind = POINT_EIP, .eip = block->eip};
+    return *block_point_at(cache, block, host);
+}
+
 /* ---- life ---------------------------------------------------------------------------------------------- */
 
 struct block *cache_new_block(struct cache *cache)
@@ -260,16 +269,16 @@ static void seal(struct cache *cache, struct block *block)
     cache->n_killed++;
 }
 
-/* Blocks of the same page jump to each other's direct entries: that leads to the dispatcher, too. A block's
- * code is longer than what is written there, since it ends with a way out; and nobody comes back into a dead
- * block. */
+/* Blocks of the same page jump to each other's direct entries: there, they are sent on to whatever is made in
+ * this one's place, through the jump table. Nobody comes back into a dead block. */
 static void seal_direct(struct cache *cache, struct block *block)
 {
     struct emitter emitter = {.at = cache->writable + block->code + block->direct};
 
+    block->is_sealed = true;
     emit_mov_imm(&emitter, R8, block->eip);
-    emit_jump_context(&emitter, CONTEXT_LOOKUP);
-    BUG_ON(emitter.at > cache->writable + block->code + block->code_size);
+    emit_slot_jump(&emitter, block->eip);
+    BUG_ON(emitter.at > cache->writable + block->code + block->direct + SEAL_SIZE);
 }
 
 void cache_kill_place(struct cache *cache, uint64_t place)

@@ -38,6 +38,9 @@ struct point {
     uint32_t eip;
 };
 
+/* At a block's direct entry there is room for so many bytes: those that lead elsewhere when it is dead. */
+#define SEAL_SIZE 20u
+
 struct block {
     uint64_t place; /* byte in guest memory (rpn and offset) of its first instruction */
     uint32_t eip;
@@ -52,6 +55,7 @@ struct block {
     struct block *next_hash, *next_page[2]; /* [1]: for the page after, where the last instruction crosses */
     uint32_t second_rpn;                    /* + 1; 0: it does not cross */
     bool is_dead;
+    bool is_sealed; /* and its direct entry leads elsewhere */
 };
 
 /* An instruction that the monitor runs when translated code gets to it. */
@@ -105,6 +109,9 @@ void cache_kill_place(struct cache *cache, uint64_t place);
 /* The block whose code a host address lies in, or NULL. */
 struct block *cache_block_at(const struct cache *cache, const uint8_t *host);
 const struct point *block_point_at(const struct cache *cache, const struct block *block, const uint8_t *host);
+/* The same for the guest's state when RIP is there: where the block's death has put other code, that is what
+ * is being run. (The last x87 instruction may have been run before.) */
+struct point block_state_at(const struct cache *cache, const struct block *block, const uint8_t *host);
 static inline bool cache_contains(const struct cache *cache, const void *host)
 {
     return (size_t)((const uint8_t *)host - cache->executable) < cache->size;

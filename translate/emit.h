@@ -145,6 +145,17 @@ static inline void emit_jump_context(struct emitter *e, int32_t offset)
     emit_modrm_base(e, 4, R15, offset);
 }
 
+/* mov r9d, [r13 + slot]; lea r9, [r12 + r9]; jmp r9: the slot of the jump table is known, there is no hashing
+ */
+static inline void emit_slot_jump(struct emitter *e, uint32_t eip)
+{
+    emit_op_base(e, 0, OP_MOV_LOAD, R9, R13, (int32_t)((eip & 0xffff) * 4));
+    emit_op_index(e, 1, OP_LEA, R9, R12, R9, 0, 0);
+    emit_rex(e, 0, 0, 0, R9);
+    emit_byte(e, 0xff);
+    emit_byte(e, 0xc0 | 4 << 3 | (R9 & 7)); /* jmp r9 */
+}
+
 /* jmp rel32, to be patched: returns the place of the displacement */
 static inline uint8_t *emit_jump(struct emitter *e)
 {

@@ -105,7 +105,7 @@ static void apply_point(struct context *context, const struct point *point, cons
 
 static void capture(struct translator *translator, const ucontext_t *uc)
 {
-    static const struct point miss = {.kind = POINT_TARGET};
+    struct point point = {.kind = POINT_TARGET}; /* the jump for empty slots is in no block */
     struct context *context = &translator->context;
     const greg_t *gregs = uc->uc_mcontext.gregs;
     const uint8_t *rip = (const uint8_t *)gregs[REG_RIP];
@@ -115,7 +115,9 @@ static void capture(struct translator *translator, const ucontext_t *uc)
 
     for (int i = 0; i < GPR_COUNT; i++)
         vcpu->gpr[i] = (uint32_t)gregs[greg_of_gpr[i]];
-    apply_point(context, block == NULL ? &miss : block_point_at(&translator->cache, block, rip), gregs);
+    if (block != NULL)
+        point = block_state_at(&translator->cache, block, rip);
+    apply_point(context, &point, gregs);
     context->flags = (uint16_t)((eflags & 0xff) << 8 | ((eflags & EFLAGS_OF) != 0));
     context->direction = eflags & EFLAGS_DF;
     if (uc->uc_mcontext.fpregs != NULL) {

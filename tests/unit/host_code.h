@@ -32,11 +32,13 @@ struct host {
     uint32_t offset;
 };
 
-#define REQUIRE(condition)                                                                                   \
+#define REQUIRE_AT(host, condition)                                                                          \
     do {                                                                                                     \
         if (!(condition))                                                                                    \
             fail_at(host, #condition);                                                                       \
     } while (0)
+
+#define REQUIRE(condition) REQUIRE_AT(host, condition)
 
 static void fail_at(const struct host *host, const char *what)
 {
@@ -383,6 +385,38 @@ static void check_count(void)
     }
 }
 
+/* ---- death --------------------------------------------------------------------------------------------- */
+
+/* A signal may come behind any instruction of the way out of a dead block, too. */
+static void check_way_out(uint32_t offset, bool is_direct)
+{
+    struct host host;
+
+    do {
+        const uint8_t *place = cache.executable + block->code + offset;
+        struct point state = block_state_at(&cache, block, place);
+
+        decode_at(offset, &host);
+        check_kind(&host);
+        check_operands(&host);
+        if (is_direct)
+            REQUIRE_AT(&host, state.kind == POINT_EIP && state.eip == block->eip);
+        else
+            REQUIRE_AT(&host, state.kind == POINT_TARGET);
+        REQUIRE_AT(&host, state.esp == 0 && state.uncounted == 0);
+        offset += host.insn.length;
+    } while (host.insn.meta.category != ZYDIS_CATEGORY_UNCOND_BR);
+}
+
+static void check_death(void)
+{
+    cache_kill_place(&cache, block->place);
+    REQUIRE_OF_BLOCK(block->is_dead);
+    check_way_out(block->entry, false);
+    check_way_out(block->direct, true);
+    cache_kill_page(&cache, (uint32_t)(block->place >> PAGE_SHIFT)); /* out of the list */
+}
+
 /* false: no block can be made of it. */
 static bool build(const struct source *source)
 {
@@ -403,6 +437,7 @@ static bool build(const struct source *source)
     for (size_t i = n_calls; i < cache.n_calls; i++)
         REQUIRE_OF_BLOCK(cache.calls[i].block == block &&
                          is_start[cache.calls[i].resume - cache.executable - block->code]);
+    check_death();
     return true;
 }
 
