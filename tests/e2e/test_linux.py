@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import harness
@@ -17,6 +18,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.join(HERE, "..", "..")
 FOLDER = os.environ.get("LINUX") or os.path.join(TOP, "build", "linux")
 ENGINE = "translate"
+STRESS_SECONDS = 60
 CURSOR_QUERY = "\x1b[6n"  # busybox's shell asks the terminal, behind each prompt
 
 # Of the kernel's warnings and errors these are the only ones, and each is a property of the processor or of any PC
@@ -135,6 +137,28 @@ class Linux(harness.Test):
 
     def test_session_with_pae(self):
         self.session("-pae")
+
+    def test_stress(self):
+        """A minute of tests/linux/stress.sh while the host interrupts the monitor at any place: nothing gets lost, and the
+        kernel has nothing to say."""
+        with open(os.environ["TORTURE"], "rb") as file:
+            torture = file.read()
+        with open(os.path.join(HERE, "..", "linux", "stress.sh"), "rb") as file:
+            linux = self.boot(extra=self.archive(torture=torture, stress=file.read()))
+        interrupting = threading.Thread(target=self.interrupt, args=(linux.process.pid,))
+        interrupting.start()
+        answer = self.ask(linux, f"stress {STRESS_SECONDS}", patience=STRESS_SECONDS + 2 * harness.PATIENCE)
+        interrupting.join()
+        self.assertRegex(answer, r"^stress: all is well; \d\d+ rounds\n$")
+        self.power_off(linux)
+
+    @staticmethod
+    def interrupt(pid):
+        """SIGCONT, about a thousand times a second."""
+        end = time.monotonic() + STRESS_SECONDS
+        while time.monotonic() < end:
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(0.001)
 
     def test_the_shadow_is_right_at_every_exit(self):
         """All host mappings against the guest's page tables, at each exit of a boot and of some programs."""
