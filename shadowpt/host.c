@@ -94,8 +94,19 @@ bool host_map(struct shadow *shadow, struct page_range run, uint32_t rpn, uint32
     return true;
 }
 
-/* Makes the range inaccessible but keeps it reserved: an address of the window never becomes free for the
- * process. */
+/* Nothing of the range, which lies within one reach, is accessible any more. An address of a window that is
+ * not open never becomes free for the process. */
+static bool unmap(struct shadow *shadow, struct page_range range)
+{
+    void *first = host_pointer(shadow, range.first);
+    size_t size = (size_t)(range.end - range.first) * PAGE_SIZE;
+
+    if (shadow->config.window.is_open)
+        return munmap(first, size) == 0;
+    return mmap(first, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) !=
+           MAP_FAILED;
+}
+
 bool host_unmap(struct shadow *shadow, struct page_range range)
 {
     while (range.first < range.end) {
@@ -107,8 +118,7 @@ bool host_unmap(struct shadow *shadow, struct page_range range)
         struct page_range reach = host_reach(shadow, range.first);
         uint32_t end = reach.end < range.end ? reach.end : range.end;
 
-        if (mmap(host_pointer(shadow, range.first), (size_t)(end - range.first) * PAGE_SIZE, PROT_NONE,
-                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) == MAP_FAILED)
+        if (!unmap(shadow, (struct page_range){range.first, end}))
             return false;
         range.first = end;
     }

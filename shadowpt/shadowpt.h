@@ -139,6 +139,9 @@ struct shadow_window {
     uintptr_t base;
     uint32_t bias;
     uint32_t hole_first, hole_last;
+    /* What is not mapped is free, rather than reserved: nobody else maps anything there (measured: 1.5 us
+     * less for each page that is mapped, 0.8 us for each that goes). */
+    bool is_open;
 };
 
 enum shadow_change {
@@ -161,7 +164,7 @@ struct shadow_stats {
 
 struct shadow_config {
     struct guest_memory *memory;
-    struct shadow_window window; /* already reserved, PROT_NONE */
+    struct shadow_window window; /* already reserved, PROT_NONE; or free */
     unsigned max_runs; /* bound on separate host mappings, of all spaces together; 0: a default well under the
                           VMA limit */
     /* So many writes to a page table without a fill in between, and it loses its trace; fewer where they take
@@ -242,7 +245,7 @@ void shadow_give_up_table(struct guest_memory *memory, uint32_t rpn);
 void shadow_protect_code(struct guest_memory *memory, uint32_t rpn);
 /* ...until nothing depends on it any more. Mappings become writable as the guest stores there. */
 void shadow_forget_code(struct guest_memory *memory, uint32_t rpn);
-/* From now on the window lies there (reserved likewise); nothing is mapped in it. */
+/* From now on the window lies there (reserved or free likewise); nothing is mapped in it. */
 void shadow_move_window(struct shadow *shadow, const struct shadow_window *window);
 
 /* What is mapped at gva now: false if nothing. For `walk`, tests and the invariant. */

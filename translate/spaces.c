@@ -41,11 +41,41 @@
 
 /* ---- memory -------------------------------------------------------------------------------------------- */
 
+/* Below where Linux places what a process maps without saying where: it goes from the top downwards, or, with
+ * an unlimited stack, from a third of the address space (2aaaaaaaa000) upwards (Documentation/x86/x86_64/mm;
+ * arch/x86/mm/mmap.c). And above the sanitizers' shadow memory. */
+#define FREE_FIRST UINT64_C(0x200000000000)
+#define FREE_END   UINT64_C(0x280000000000)
+
+/* Where nobody else maps anything, windows are cheaper: what is unmapped need not be reserved. A page at the
+ * beginning stays, so that another machine of this process looks elsewhere. NULL: there is no such place. */
+static void *find_free(size_t size)
+{
+    const int how = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    char *usual = mmap(NULL, PAGE_SIZE, PROT_NONE, how, -1, 0);
+    bool is_usual = usual != MAP_FAILED && (uintptr_t)usual >= FREE_END;
+
+    if (usual != MAP_FAILED)
+        munmap(usual, PAGE_SIZE);
+    for (uintptr_t at = FREE_FIRST; is_usual && at + size <= FREE_END; at += size) {
+        char *first = mmap((void *)at, size, PROT_NONE, how | MAP_FIXED_NOREPLACE, -1, 0);
+
+        if (first == (void *)at && munmap(first + PAGE_SIZE, size - PAGE_SIZE) == 0)
+            return first;
+        if (first != MAP_FAILED) /* kernels before 4.17 take the address for a hint */
+            munmap(first, size);
+    }
+    return NULL;
+}
+
 bool spaces_reserve(struct translator *translator, char *error, size_t error_size)
 {
     size_t size = (SHADOW_MAX_SPACES + 1) * WINDOW_STRIDE;
-    void *reservation = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *reservation = find_free(size);
 
+    translator->is_open = reservation != NULL;
+    if (reservation == NULL)
+        reservation = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (reservation == MAP_FAILED) {
         snprintf(error, error_size,
                  "cannot reserve %zu GiB of addresses: %s (is there a limit on address space? `ulimit -v`)",
@@ -228,17 +258,18 @@ static bool is_same_key(const struct space_key *a, const struct space_key *b)
 static struct shadow *create_shadow(struct translator *translator, struct space *space)
 {
     struct vm *vm = translator->vm;
-    struct shadow_config config = {.memory = &vm->memory,
-                                   .window = {.base = space->window, .hole_first = 1, .hole_last = 0},
-                                   .flood_writes = FLOOD_WRITES,
-                                   .use_userfaultfd = vm->config.use_userfaultfd,
-                                   .check_invariant = vm->config.check_invariant,
-                                   .has_own_view = !space->key.is_user,
-                                   .is_user_only = space->key.is_user,
-                                   .observe = machine_observe_shadow,
-                                   .observe_ctx = vm,
-                                   .dropped = pages_dropped,
-                                   .dropped_ctx = space};
+    struct shadow_config config = {
+        .memory = &vm->memory,
+        .window = {.base = space->window, .hole_first = 1, .hole_last = 0, .is_open = translator->is_open},
+        .flood_writes = FLOOD_WRITES,
+        .use_userfaultfd = vm->config.use_userfaultfd,
+        .check_invariant = vm->config.check_invariant,
+        .has_own_view = !space->key.is_user,
+        .is_user_only = space->key.is_user,
+        .observe = machine_observe_shadow,
+        .observe_ctx = vm,
+        .dropped = pages_dropped,
+        .dropped_ctx = space};
     char error[256];
     struct shadow *shadow = shadow_create(&config, error, sizeof error);
 

@@ -90,7 +90,8 @@ struct translator {
     uint64_t uses;
     uint8_t *meter;       /* NULL: instructions are not counted */
     uint64_t metered;     /* what was left of it when it was last read */
-    uint8_t *reservation; /* windows and the guards around them */
+    uint8_t *reservation; /* windows and the guards around them... */
+    bool is_open;         /* ...are free, but for the first page; nobody else maps anything there */
     size_t reservation_size;
     struct adaptation adaptations[ADAPTATIONS];
     unsigned n_adapted;

@@ -75,6 +75,37 @@ START_TEST(the_window_stays_reserved)
 }
 END_TEST
 
+/* Where nobody else maps anything. */
+static void open_window(void)
+{
+    void *window = mmap((void *)UINT64_C(0x280000000000), WORLD_WINDOW_SIZE, PROT_NONE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+
+    ck_assert_ptr_eq(window, (void *)UINT64_C(0x280000000000));
+    munmap(window, WORLD_WINDOW_SIZE);
+    munmap((void *)world.config.window.base, WORLD_WINDOW_SIZE);
+    world.config.window.base = (uintptr_t)window;
+    world.config.window.is_open = true;
+}
+
+START_TEST(an_open_window_has_what_is_mapped_and_no_more)
+{
+    open_window();
+    reopen(_i == 0, 0);
+    for (uint32_t i = 0; i < 1024; i += 3)
+        ck_assert(world_read(&world, GVA + i * PAGE_SIZE, &value));
+    ck_assert_uint_eq(read_maps().n_reserved, stats().mappings * PAGE_SIZE);
+    for (uint32_t i = 0; i < 1024; i += 300)
+        set_pte(GVA + i * PAGE_SIZE, 0);
+    world_check(&world, true);
+    ck_assert_uint_eq(read_maps().n_reserved, stats().mappings * PAGE_SIZE);
+    ck_assert_uint_gt(stats().mappings, 0);
+    shadow_drop_all(world.shadow);
+    ck_assert_uint_eq(read_maps().n_reserved, 0);
+    ck_assert(world_read(&world, GVA + PAGE_SIZE, &value));
+}
+END_TEST
+
 START_TEST(contiguous_pages_share_one_mapping)
 {
     for (uint32_t i = 0; i < 2048; i++)
@@ -425,6 +456,7 @@ int main(void)
     int failed;
 
     tcase_add_test(window, the_window_stays_reserved);
+    tcase_add_loop_test(window, an_open_window_has_what_is_mapped_and_no_more, 0, 2);
     tcase_add_test(window, contiguous_pages_share_one_mapping);
     tcase_add_test(window, runs_are_cut_where_the_window_wraps);
     tcase_add_test(window, the_hole_is_known);
