@@ -146,8 +146,43 @@ static void emit_link(struct builder *b, const uint8_t *jump_end, uint32_t eip)
     emit_jump_context(&b->e, CONTEXT_LINK);
 }
 
+/* mov r9, rcx; mov ecx, [pending]; jrcxz 1f; mov rcx, r9; lookup; 1: mov rcx, r9: if an interrupt waits, the
+ * monitor is asked for the way on from `eip`, or with POINT_TARGET from where r8d says. */
+static void emit_check_pending(struct builder *b, enum point_kind kind, uint32_t eip)
+{
+    static const uint8_t save[] = {0x49, 0x89, 0xc9}, restore[] = {0x4c, 0x89, 0xc9};
+    uint8_t *skip;
+
+    emit_bytes(&b->e, save, sizeof save);
+    build_point(b, kind == POINT_TARGET ? POINT_ENTRY : POINT_SAVED_ECX, eip);
+    emit_load_context(&b->e, RCX, CONTEXT_PENDING);
+    emit_byte(&b->e, 0xe3);
+    skip = b->e.at;
+    emit_byte(&b->e, 0);
+    emit_bytes(&b->e, restore, sizeof restore);
+    if (kind != POINT_TARGET)
+        emit_mov_imm(&b->e, R8, eip);
+    emit_jump_context(&b->e, CONTEXT_LOOKUP);
+    *skip = (uint8_t)(b->e.at - (skip + 1));
+    emit_bytes(&b->e, restore, sizeof restore);
+}
+
+/* The shadow of STI ends: the guest is at `eip`, and what is left is ESP. A signal must not repeat what is
+ * done. */
+static void leave_shadow(struct builder *b, uint32_t eip)
+{
+    b->is_shadowed = false;
+    b->eip = eip;
+    build_point(b, POINT_EIP, eip);
+    build_flush_esp(b);
+    build_flush_count(b, POINT_EIP, eip);
+    emit_check_pending(b, POINT_EIP, eip);
+}
+
 void build_exit(struct builder *b, uint32_t eip)
 {
+    if (b->is_shadowed)
+        leave_shadow(b, eip);
     build_point(b, POINT_EIP, eip);
     build_flush_count(b, POINT_EIP, eip);
     if (is_same_page(b, eip)) {
@@ -167,6 +202,11 @@ void build_dispatch(struct builder *b)
 {
     build_point(b, POINT_TARGET, 0);
     build_flush_count(b, POINT_TARGET, 0);
+    if (b->is_shadowed) {
+        b->is_shadowed = false;
+        emit_check_pending(b, POINT_TARGET, 0);
+        build_point(b, POINT_TARGET, 0);
+    }
     emit_rex(&b->e, 0, R9, 0, R8);
     emit_byte(&b->e, 0x0f);
     emit_byte(&b->e, 0xb7); /* movzx r9d, r8w */
@@ -379,29 +419,6 @@ static bool decode_next(struct builder *b, uint32_t offset)
     return true;
 }
 
-/* mov r9, rcx; mov ecx, [pending]; jrcxz 1f; mov rcx, r9; exit; 1: mov rcx, r9 */
-static void check_pending(struct builder *b, uint32_t eip)
-{
-    static const uint8_t save[] = {0x49, 0x89, 0xc9}, restore[] = {0x4c, 0x89, 0xc9};
-    uint8_t *skip;
-
-    b->eip = eip; /* it has been reached: what is left is ESP, and a signal before that must not repeat it */
-    build_point(b, POINT_EIP, eip);
-    build_flush_esp(b);
-    build_flush_count(b, POINT_EIP, eip);
-    emit_bytes(&b->e, save, sizeof save);
-    build_point(b, POINT_SAVED_ECX, eip);
-    emit_load_context(&b->e, RCX, CONTEXT_PENDING);
-    emit_byte(&b->e, 0xe3);
-    skip = b->e.at;
-    emit_byte(&b->e, 0);
-    emit_bytes(&b->e, restore, sizeof restore);
-    emit_mov_imm(&b->e, R8, eip);
-    emit_jump_context(&b->e, CONTEXT_LOOKUP);
-    *skip = (uint8_t)(b->e.at - (skip + 1));
-    emit_bytes(&b->e, restore, sizeof restore);
-}
-
 /* The user's code never chooses: it has one window, and the other is the kernel's, though both may run the
  * same page. */
 static void lower_as(struct builder *b, enum adapted adapted)
@@ -434,10 +451,8 @@ static void build_instructions(struct builder *b)
             build_count_this(b);
         offset += b->insn->length;
         b->block->n_instructions++;
-        if (was_shadowed) {
-            b->is_shadowed = false;
-            check_pending(b, source->eip + offset);
-        }
+        if (was_shadowed && !b->is_ended)
+            leave_shadow(b, source->eip + offset);
     }
     b->block->guest_size = (uint16_t)offset;
     b->is_shadowed = false;

@@ -155,8 +155,8 @@ void memory_find_window(struct builder *b, unsigned reg);
 
 /* Translates b->insn. */
 void lower_insn(struct builder *b);
-/* May the instruction stand between STI and the check for interrupts? */
-bool lower_is_straight(const struct builder *b, const struct insn *insn);
+/* May the instruction stand between STI and the check for interrupts? Where it leads to is one place. */
+bool lower_has_one_way(const struct insn *insn);
 
 /* Each returns false if the instruction must be a call instead, and has emitted nothing then. */
 bool lower_push(struct builder *b);

@@ -264,17 +264,11 @@ static bool lower_xlat(struct builder *b)
 /* ---- which ----------------------------------------------------------------------------------------------
  */
 
-bool lower_is_straight(const struct builder *b, const struct insn *insn)
+bool lower_has_one_way(const struct insn *insn)
 {
-    (void)b;
     switch (letter_of(insn)) {
     case 'j':
-    case 'J':
-    case 'c':
-    case 'r':
     case 'w':
-    case 'K':
-    case 'L':
     case 'S':
         return false;
     default:

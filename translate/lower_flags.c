@@ -23,8 +23,8 @@ bool lower_cli(struct builder *b)
     return true;
 }
 
-/* The instruction after STI is not interrupted. If it jumps, where to look for interrupts afterwards is not
- * known here: then STI is a call. */
+/* The instruction after STI is not interrupted; interrupts are looked for behind it. If it may jump or not,
+ * there are two places to look for them: then STI is a call. */
 bool lower_sti(struct builder *b)
 {
     const struct source *source = b->source;
@@ -34,7 +34,7 @@ bool lower_sti(struct builder *b)
     if (!is_kernel(b) || (b->mode & MODE_SINGLE) || b->is_shadowed ||
         b->block->n_instructions + 2 > MAX_BLOCK_INSTRUCTIONS || offset >= source->n ||
         decode_insn(source->bytes + offset, source->n - offset, 4, &next) != DECODE_OK ||
-        !lower_is_straight(b, &next))
+        !lower_has_one_way(&next))
         return false;
     emit_store_context_imm(&b->e, CONTEXT_IF, EFLAGS_IF);
     b->is_shadowed = true;

@@ -181,6 +181,57 @@ START_TEST(an_interrupt_is_looked_for_behind_the_shadow_of_sti)
 }
 END_TEST
 
+static bool loads_pending(void)
+{
+    struct host host;
+
+    for (uint32_t offset = block->direct; offset < block->code_size; offset += host.insn.length) {
+        decode_at(offset, &host);
+        for (unsigned i = 0; i < host.insn.operand_count; i++)
+            if (host.operand[i].type == ZYDIS_OPERAND_TYPE_MEMORY &&
+                host.operand[i].mem.base == ZYDIS_REGISTER_R15 &&
+                host.operand[i].mem.disp.value == CONTEXT_PENDING)
+                return true;
+    }
+    return false;
+}
+
+/* STI before each kind of jump: no call, but where it may go two ways. */
+START_TEST(sti_before_a_jump)
+{
+    static const struct {
+        uint8_t bytes[16];
+        size_t n_calls;
+    } cases[] = {
+        {{0xfb, 0xc3}, 0},             /* sti; ret */
+        {{0x50, 0xfb, 0xc3}, 0},       /* push eax; sti; ret: ESP is not yet moved */
+        {{0xfb, 0xc2, 0x08, 0x00}, 0}, /* sti; ret 8 */
+        {{0xfb, 0xeb, 0x10}, 0},       /* sti; jmp */
+        {{0xfb, 0xeb, 0xfd}, 0},       /* sti; jmp to it */
+        {{0x50, 0xfb, 0xe8}, 0},       /* push eax; sti; call */
+        {{0xfb, 0xff, 0xe0}, 0},       /* sti; jmp eax */
+        {{0x5b, 0xfb, 0xff, 0x13}, 0}, /* pop ebx; sti; call [ebx] */
+        {{0xfb, 0x74, 0x10}, 1},       /* sti; jz */
+        {{0xfb, 0xe2, 0x10}, 1},       /* sti; loop */
+        {{0xfb, 0xfb, 0xc3}, 1},       /* sti; sti; ret: the second one's shadow would be too long */
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct source source =
+            source_at(cases[i].bytes, sizeof cases[i].bytes, 0x100000, FLAT | (_i != 0 ? MODE_COUNT : 0));
+        size_t n_calls = cache.n_calls;
+
+        ck_assert(build_alive(&source));
+        ck_assert_msg(cache.n_calls - n_calls >= cases[i].n_calls, "case %zu", i);
+        if (cases[i].n_calls != 0)
+            ck_assert_uint_eq(cache.calls[n_calls].eip, 0x100000);
+        else
+            ck_assert_msg(cache.n_calls == n_calls, "case %zu calls", i);
+        ck_assert_msg(cases[i].n_calls != 0 || loads_pending(), "case %zu", i);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("translate/build");
@@ -193,6 +244,7 @@ int main(void)
     tcase_add_loop_test(tests, random_bytes, 0, N_MODES);
     tcase_add_loop_test(tests, every_opcode, 0, N_MODES);
     tcase_add_loop_test(tests, an_interrupt_is_looked_for_behind_the_shadow_of_sti, 0, N_MODES);
+    tcase_add_loop_test(tests, sti_before_a_jump, 0, 2);
     suite_add_tcase(suite, tests);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
