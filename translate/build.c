@@ -316,6 +316,12 @@ static bool keeps_mode(const struct insn *insn)
     }
 }
 
+static bool loads_segment(const struct insn *insn)
+{
+    return insn->sensitive != NULL && (insn->sensitive->handler == HANDLE_mov_to_segment ||
+                                       insn->sensitive->handler == HANDLE_pop_segment);
+}
+
 static bool is_quiet(const struct insn *insn)
 {
     if (insn->sensitive == NULL)
@@ -347,6 +353,7 @@ void build_call(struct builder *b)
                           .eip = b->eip,
                           .block = b->block,
                           .keeps_mode = keeps_mode(b->insn),
+                          .loads_segment = loads_segment(b->insn),
                           .is_quiet = is_quiet(b->insn)};
     emit_mov_imm(&b->e, R8, (uint32_t)b->cache->n_calls++);
     emit_jump_context(&b->e, CONTEXT_CALLOUT);

@@ -24,7 +24,7 @@ enum mode_bit {
     MODE_FLAT_DS = 1 << 1, /* base 0, limit 4 GiB, readable and writable */
     MODE_FLAT_ES = 1 << 2,
     MODE_FLAT_SS = 1 << 3, /* and 32-bit */
-    MODE_FULL_FS = 1 << 4, /* any base, limit 4 GiB, readable and writable */
+    MODE_FULL_FS = 1 << 4, /* any base, limit 4 GiB, readable and writable; or none at all */
     MODE_FULL_GS = 1 << 5,
     MODE_FLAT_CS = 1 << 6, /* readable */
     MODE_FPU = 1 << 7,     /* CR0.TS and EM are clear */
@@ -181,6 +181,8 @@ bool lower_popf(struct builder *b);
 bool lower_direction(struct builder *b);
 bool lower_push_segment(struct builder *b);
 bool lower_mov_from_segment(struct builder *b);
+bool lower_mov_to_segment(struct builder *b);
+bool lower_pop_segment(struct builder *b);
 bool lower_mov_from_control(struct builder *b);
 bool lower_tsc(struct builder *b);
 

@@ -27,6 +27,8 @@ enum point_kind {
     POINT_SAVED_ECX,     /* likewise, but ecx is in r9d */
     POINT_TARGET,        /* eip is in r8d */
     POINT_ENTRY,         /* likewise, and ecx is in r9d */
+    POINT_LOADS_ES,      /* POINT_EIP, but ES is still to be made what the note at r10 says... */
+    POINT_LOADS_GS = POINT_LOADS_ES + SEG_GS, /* ...and so for each segment register */
 };
 
 /* From this offset in the block on, until the next point's. */
@@ -65,6 +67,7 @@ struct call {
     struct block *block;
     const uint8_t *resume; /* host address behind it */
     bool keeps_mode;       /* neither mode nor space can change, unless it faults */
+    bool loads_segment;    /* MOV or POP to a segment register */
     bool is_quiet;         /* it reaches no device and changes nothing about interrupts */
 };
 

@@ -37,6 +37,16 @@
 #define CONTEXT_BASES     152 /* by enum segment_index, 4 bytes each */
 #define CONTEXT_WINDOWS   176 /* by the top byte of a linear address, 8 bytes each */
 
+#define CONTEXT_SEGMENT_WINDOWS 2224 /* by enum segment_index, 8 bytes each */
+#define CONTEXT_FLAT_NOTES      2272 /* by the low byte of a selector, 8 bytes each */
+#define CONTEXT_FULL_NOTES      4320
+
+#define NOTE_MINUS_SELECTOR   0
+#define NOTE_LINEAR           4
+#define NOTE_MINUS_DESCRIPTOR 8
+#define NOTE_SEGMENT          16
+#define NOTE_WINDOW           32
+
 #define VCPU_GPR    0
 #define VCPU_EIP    32
 #define VCPU_EFLAGS 36
@@ -55,6 +65,17 @@
 #include <stdint.h>
 
 #include "vcpu/vcpu.h"
+
+#define SEGMENT_NOTES 256
+
+/* What loading a selector at CPL 0 makes of a segment register (notes.c). */
+struct segment_note {
+    uint32_t minus_selector;
+    uint32_t linear;           /* of the descriptor */
+    uint64_t minus_descriptor; /* as it was then */
+    struct segment segment;
+    uint64_t window; /* to be added to the window where the segment is used: 0, or nowhere */
+};
 
 struct context {
     uint64_t host_rsp;
@@ -84,6 +105,8 @@ struct context {
     /* For the kernel's instructions that reach for the user's memory: which window has an address (spaces.c).
      */
     uintptr_t windows[256];
+    uintptr_t segment_windows[SEG_COUNT]; /* where FS and GS find memory, if the mode has them */
+    const struct segment_note *flat_notes[SEGMENT_NOTES], *full_notes[SEGMENT_NOTES];
 };
 
 /* enter.S */

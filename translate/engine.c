@@ -48,6 +48,18 @@ OFFSET(tsc_mul, CONTEXT_TSC_MUL);
 OFFSET(tsc_add, CONTEXT_TSC_ADD);
 OFFSET(bases, CONTEXT_BASES);
 OFFSET(windows, CONTEXT_WINDOWS);
+OFFSET(segment_windows, CONTEXT_SEGMENT_WINDOWS);
+OFFSET(flat_notes, CONTEXT_FLAT_NOTES);
+OFFSET(full_notes, CONTEXT_FULL_NOTES);
+#undef OFFSET
+#define OFFSET(member, constant)                                                                             \
+    _Static_assert(offsetof(struct segment_note, member) == (constant), "lower_segment.c")
+OFFSET(minus_selector, NOTE_MINUS_SELECTOR);
+OFFSET(linear, NOTE_LINEAR);
+OFFSET(minus_descriptor, NOTE_MINUS_DESCRIPTOR);
+OFFSET(segment, NOTE_SEGMENT);
+OFFSET(window, NOTE_WINDOW);
+_Static_assert(sizeof(struct segment) == 12 && offsetof(struct segment, base) == 4, "lower_segment.c");
 _Static_assert(offsetof(struct vcpu, gpr) == VCPU_GPR && offsetof(struct vcpu, eip) == VCPU_EIP, "enter.S");
 
 #define FLAGS_OF_HOST                                                                                        \
@@ -99,22 +111,22 @@ static void give_tsc(struct translator *translator)
     context->tsc_add = line.ns - vm->host_start_ns + vm->vcpu.msr.tsc_offset;
 }
 
-static void give_segments(struct context *context)
-{
-    for (unsigned i = 0; i < SEG_COUNT; i++)
-        context->bases[i] = context->vcpu->segment[i].base;
-}
-
 /* Everything in the context that follows from the vcpu. */
 static void prepare(struct translator *translator)
 {
     struct context *context = &translator->context;
 
     give_flags(context);
-    give_segments(context);
+    notes_give_segments(context);
     give_tsc(translator);
     context->table = spaces_table(translator);
     context->pending = pending_flag(translator->vm);
+}
+
+/* Does somebody watch exits, so that each must go through the run loop? */
+static bool is_watched(const struct vm *vm)
+{
+    return vm->n_watchers != 0 || vm->debugger != NULL || vm->config.check_invariant;
 }
 
 /* Brings space and mode up to date. false: the guest's state has no mode. */
@@ -122,16 +134,11 @@ static bool follow_vcpu(struct translator *translator)
 {
     translator->mode = mode_of(translator, &translator->vm->vcpu);
     spaces_select(translator);
+    notes_follow(translator, is_watched(translator->vm));
     return translator->mode != MODE_NONE;
 }
 
 /* ---- ways out of translated code ----------------------------------------------------------------------- */
-
-/* Does somebody watch exits, so that each must go through the run loop? */
-static bool is_watched(const struct vm *vm)
-{
-    return vm->n_watchers != 0 || vm->debugger != NULL || vm->config.check_invariant;
-}
 
 /* Has the run loop something to do before the guest goes on? */
 static bool must_leave(struct translator *translator)
@@ -286,7 +293,7 @@ static const uint8_t *go_on_quietly(struct translator *translator, const struct 
         !is_next(translator, call, n_flushes))
         return go_on(translator, call, n_flushes);
     meter_set(translator);
-    give_segments(&translator->context);
+    notes_give_segments(&translator->context);
     give_flags(&translator->context);
     return call->resume;
 }
@@ -300,6 +307,12 @@ static bool run_quietly(struct vm *vm, const struct call *call)
     vm->n_exits++;
     vm->n_instructions++;
     return true;
+}
+
+static void note_load(struct translator *translator, const struct call *call)
+{
+    if (call->loads_segment && translator->vm->vcpu.eip == call->eip + call->insn.length)
+        notes_take(translator, call->insn.operand[0].reg.index);
 }
 
 static const uint8_t *on_callout(struct translator *translator, uint32_t number)
@@ -319,13 +332,16 @@ static const uint8_t *on_callout(struct translator *translator, uint32_t number)
         translator->counts.memory++;
     if (is_watched(vm))
         return leave_with(translator, &exit);
-    if (call->is_quiet && run_quietly(vm, call))
+    if (call->is_quiet && run_quietly(vm, call)) {
+        note_load(translator, call);
         return go_on_quietly(translator, call, n_flushes);
+    }
     if (call->insn.sensitive == NULL)
         adapt_note_call(translator, call);
     if (is_fpu)
         take_fpu(translator);
     vm_handle_exit(vm, &exit);
+    note_load(translator, call);
     if (is_fpu)
         give_fpu(translator);
     if (must_leave(translator))
@@ -585,6 +601,7 @@ static void *translate_create(struct vm *vm, char *error, size_t error_size)
                                            .link = translate_link_stub,
                                            .callout = translate_callout_stub,
                                            .fxsave = vm->vcpu.fxsave};
+    notes_forget(translator);
     crash_set_vcpu(&vm->vcpu);
     return translator;
 }

@@ -77,6 +77,10 @@ static void apply_point(struct context *context, const struct point *point, cons
     context->budget = (uintptr_t)gregs[REG_R11] - point->uncounted;
     vcpu->eip = point->eip;
     vcpu->gpr[ESP] += (uint32_t)(int32_t)point->esp;
+    if (point->kind >= POINT_LOADS_ES) {
+        notes_complete(context, point->kind - POINT_LOADS_ES, (const struct segment_note *)gregs[REG_R10]);
+        return;
+    }
     switch ((enum point_kind)point->kind) {
     case POINT_EIP:
         break;
@@ -99,6 +103,8 @@ static void apply_point(struct context *context, const struct point *point, cons
     case POINT_ENTRY:
         vcpu->eip = (uint32_t)gregs[REG_R8];
         vcpu->gpr[ECX] = (uint32_t)gregs[REG_R9];
+        break;
+    default:
         break;
     }
 }

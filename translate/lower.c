@@ -5,15 +5,15 @@
  *     p  the same instruction             i  inc, dec             u o  push, pop            A D  pusha, popa
  *     l  lea                              m  mov moffs            j J  jcc, jmp             c r  call, ret
  *     w  loop, jcxz                       s  string               U O  push, pop memory     v    leave
- *     C S F f  cli, sti, pushf, popf      e  push Sreg            d  cld, std             g R  mov from Sreg,
- * CR    x    xlat n  does nothing                     5  group 5 (FF)         G    group 15 (0F AE)     X x87
- *     t  rdtsc
+ *     C S F f  cli, sti, pushf, popf      e H  push, pop Sreg     g h  mov from, to Sreg    R    mov from CR
+ *     d  cld, std                         x    xlat               n    does nothing         t    rdtsc
+ *     5  group 5 (FF)                     G    group 15 (0F AE)   X    x87
  *     .  a call into the monitor: sensitive, or rare
  *
  * Which engine may run an instruction natively is thus one letter. What the CPUID profile leaves out, and the
  * FPU when CR0 says so, become calls whatever their letter is.
  *
- * Read next: lower_stack.c, lower_flow.c, lower_flags.c, lower_tsc.c.
+ * Read next: lower_stack.c, lower_flow.c, lower_flags.c, lower_segment.c, lower_tsc.c.
  */
 #include <Zydis/Zydis.h>
 
@@ -21,15 +21,15 @@
 
 static const char one_byte_map[] =
     /* 0123456789abcdef */
-    "ppppppe.ppppppe." /* 0: add, push es, or, push cs */
-    "ppppppe.ppppppe." /* 1: adc, push ss, sbb, push ds */
+    "ppppppeHppppppe." /* 0: add, push, pop es, or, push cs */
+    "ppppppe.ppppppeH" /* 1: adc, push ss, sbb, push, pop ds */
     "pppppp..pppppp.." /* 2: and, sub */
     "pppppp..pppppp.." /* 3: xor, cmp */
     "iiiiiiiiiiiiiiii" /* 4: inc, dec */
     "uuuuuuuuoooooooo" /* 5: push, pop */
     "AD......upup...." /* 6: pusha, popa, push, imul */
     "jjjjjjjjjjjjjjjj" /* 7: jcc */
-    "ppppppppppppgl.O" /* 8: group 1, test, xchg, mov, lea, pop */
+    "ppppppppppppglhO" /* 8: group 1, test, xchg, mov, mov Sreg, lea, mov Sreg, pop */
     "pppppppppp.pFfpp" /* 9: xchg, cbw, cwd, fwait, pushf, popf, sahf, lahf */
     "mmmmssssppssssss" /* a: mov, movs, cmps, test, stos, lods, scas */
     "pppppppppppppppp" /* b: mov */
@@ -50,7 +50,7 @@ static const char two_byte_map[] =
     "pppppppp......pp" /* 7: mmx, emms */
     "jjjjjjjjjjjjjjjj" /* 8: jcc */
     "pppppppppppppppp" /* 9: setcc */
-    "e..ppp..e..pppGp" /* a: push fs, bt, push gs, shld, bts, shrd, group 15, imul */
+    "eH.ppp..eH.pppGp" /* a: push, pop fs, bt, push, pop gs, shld, bts, shrd, group 15, imul */
     "pp.p..pp..pppppp" /* b: cmpxchg, btr, movzx, group 8, btc, bsf, bsr, movsx */
     "pppppppppppppppp" /* c: xadd, sse, movnti, cmpxchg8b, bswap */
     "pppppppppppppppp" /* d: mmx, sse */
@@ -341,6 +341,10 @@ static bool try_lower(struct builder *b)
         return lower_push_segment(b);
     case 'g':
         return lower_mov_from_segment(b);
+    case 'h':
+        return lower_mov_to_segment(b);
+    case 'H':
+        return lower_pop_segment(b);
     case 'R':
         return lower_mov_from_control(b);
     case 't':

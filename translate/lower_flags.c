@@ -2,7 +2,7 @@
  * The hot sensitive instructions, in line: IF and the other virtual flags live in the context, so that CLI is
  * one move. Everything else sensitive is a call into the monitor.
  *
- * Read next: lower_tsc.c.
+ * Read next: lower_segment.c.
  */
 #include "translate/build.h"
 
@@ -176,41 +176,6 @@ bool lower_direction(struct builder *b)
 }
 
 /* ---- registers of the virtual processor ---------------------------------------------------------------- */
-
-/* movzx to, word [vcpu's selector]; r8 is used on the way */
-static void emit_selector(struct builder *b, unsigned to, unsigned segment)
-{
-    int32_t offset = (int32_t)(offsetof(struct vcpu, segment) + segment * sizeof(struct segment) +
-                               offsetof(struct segment, selector));
-
-    emit_op_base(&b->e, 1, OP_MOV_LOAD, R8, R15, CONTEXT_VCPU);
-    emit_rex(&b->e, 0, to, 0, R8);
-    emit_byte(&b->e, 0x0f);
-    emit_byte(&b->e, 0xb7);
-    emit_modrm_base(&b->e, to, R8, offset);
-}
-
-/* Only the lower half of what ESP makes room for is written (SDM Vol 2B, PUSH). */
-bool lower_push_segment(struct builder *b)
-{
-    if (!is_usual(b))
-        return false;
-    emit_selector(b, R8, b->insn->operand[0].reg.index);
-    emit_byte(&b->e, 0x66);
-    memory_stack(b, OP_MOV_STORE, R8, -4);
-    b->esp -= 4;
-    return true;
-}
-
-bool lower_mov_from_segment(struct builder *b)
-{
-    const struct operand *to = &b->insn->operand[0], *from = &b->insn->operand[1];
-
-    if (to->kind != OPERAND_REGISTER || to->reg.index == ESP || b->insn->operand_size != 4)
-        return false;
-    emit_selector(b, to->reg.index, from->reg.index);
-    return true;
-}
 
 bool lower_mov_from_control(struct builder *b)
 {

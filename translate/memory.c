@@ -8,9 +8,9 @@
  * bytes]  wraps as the guest expects, a cycle or two slower: for everything else, and for AH to BH, which no
  * instruction with a REX prefix can name.
  *
- * Through FS or GS with a base (per-processor and thread-local data) it is computed: lea, add the base, [r14
- * + r8]. The sum wraps, since it has 32 bits. All other segments, and 16-bit addresses, are left to the
- * emulator.
+ * Through FS or GS with a base (per-processor and thread-local data) it is computed: lea, add the base, [r9
+ * + r8]. The sum wraps, since it has 32 bits; r9 is the window, or nowhere while the segment is none. All
+ * other segments, and 16-bit addresses, are left to the emulator.
  *
  * Read next: lower.c.
  */
@@ -188,7 +188,8 @@ void memory_emit(struct builder *b, const struct operand *operand, const struct 
         memory_emit_address(b, operand, sum);
         emit_load_context(&b->e, R9, CONTEXT_BASES + 4 * (int32_t)segment);
         emit_op_index(&b->e, 0, OP_LEA, sum, sum, R9, 0, 0);
-        emit_window(&b->e, form, R14, sum, 0);
+        emit_op_base(&b->e, 1, OP_MOV_LOAD, R9, R15, CONTEXT_SEGMENT_WINDOWS + 8 * (int32_t)segment);
+        emit_window(&b->e, form, R9, sum, 0);
     }
     if (form->immediate != NULL)
         emit_bytes(&b->e, form->immediate, form->immediate_length);

@@ -12,14 +12,20 @@
 #define DATA_WANT (SEGMENT_P | SEGMENT_S | SEGMENT_WRITABLE)
 
 /* Readable, writable, 4 GiB: no access through it can fail by the segment. */
-static bool is_full(const struct segment *segment)
+bool mode_is_full(const struct segment *segment)
 {
     return (segment->attributes & DATA_TYPE) == DATA_WANT && segment->limit == UINT32_MAX;
 }
 
-static bool is_flat(const struct segment *segment)
+bool mode_is_flat(const struct segment *segment)
 {
-    return is_full(segment) && segment->base == 0;
+    return mode_is_full(segment) && segment->base == 0;
+}
+
+/* After a null selector was loaded: every access fails by the segment. */
+bool mode_is_none(const struct segment *segment)
+{
+    return !(segment->attributes & SEGMENT_P);
 }
 
 /* Few combinations of base and limit are ever used for code; when there are too many all are forgotten. */
@@ -65,15 +71,15 @@ uint32_t mode_of(struct translator *translator, const struct vcpu *vcpu)
         mode |= MODE_USER;
     else if (vcpu->cpl != 0)
         return MODE_NONE; /* rings 1 and 2: IOPL counts, and nobody uses them */
-    if (is_flat(&segment[SEG_DS]))
+    if (mode_is_flat(&segment[SEG_DS]))
         mode |= MODE_FLAT_DS;
-    if (is_flat(&segment[SEG_ES]))
+    if (mode_is_flat(&segment[SEG_ES]))
         mode |= MODE_FLAT_ES;
-    if (is_flat(&segment[SEG_SS]) && (segment[SEG_SS].attributes & SEGMENT_DB))
+    if (mode_is_flat(&segment[SEG_SS]) && (segment[SEG_SS].attributes & SEGMENT_DB))
         mode |= MODE_FLAT_SS;
-    if (is_full(&segment[SEG_FS]))
+    if (mode_is_full(&segment[SEG_FS]) || mode_is_none(&segment[SEG_FS]))
         mode |= MODE_FULL_FS;
-    if (is_full(&segment[SEG_GS]))
+    if (mode_is_full(&segment[SEG_GS]) || mode_is_none(&segment[SEG_GS]))
         mode |= MODE_FULL_GS;
     if (may_read_tsc(translator, vcpu))
         mode |= MODE_TSC;

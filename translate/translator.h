@@ -114,6 +114,9 @@ struct translator {
         uint16_t attributes;
     } code_segments[256]; /* what MODE_CS_SHIFT numbers; [0]: flat */
     unsigned n_code_segments;
+    struct segment_note notes[SEGMENT_NOTES]; /* by the low byte of the selector */
+    struct table_register noted_gdtr;         /* they hold for */
+    bool has_notes;
     timer_t timer;
     bool has_timer, is_started;
     bool reads_tsc; /* RDTSC may be in line, if nobody watches */
@@ -152,6 +155,18 @@ void meter_run_out(struct translator *translator, struct vm_exit *exit);
 /* No translated code for this state: one instruction after the other is interpreted. */
 #define MODE_NONE UINT32_MAX
 uint32_t mode_of(struct translator *translator, const struct vcpu *vcpu);
+
+bool mode_is_flat(const struct segment *segment); /* base 0, and... */
+bool mode_is_full(const struct segment *segment); /* ...no access through it can fail by the segment */
+bool mode_is_none(const struct segment *segment); /* all do */
+
+/* notes.c: what selectors mean */
+void notes_forget(struct translator *translator);
+void notes_follow(struct translator *translator, bool is_watched);
+void notes_take(struct translator *translator, enum segment_index index);
+void notes_complete(struct context *context, enum segment_index index, const struct segment_note *note);
+/* What translated code wants to know of the segment registers. */
+void notes_give_segments(struct context *context);
 
 /* find.c: the block for vcpu->eip. NULL: *exit is set, or the emulator ran one instruction (EXIT_STEP). */
 struct block *find_block(struct translator *translator, struct vm_exit *exit);

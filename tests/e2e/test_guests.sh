@@ -39,8 +39,10 @@ for image in "$GUESTS"/*.elf; do
             check "$name, trap engine: $(cat err)" grep -q "^ring3: ${impossible[$name]}" err
         continue
     fi
-    guest "$name" "real time" --clock host --append "$words"
-    guest "$name" "virtual time, mprotect" --clock virtual --no-userfaultfd --append "$words"
+    if [ "$name" != descriptors ]; then # it reads selectors, which is one of the holes
+        guest "$name" "real time" --clock host --append "$words"
+        guest "$name" "virtual time, mprotect" --clock virtual --no-userfaultfd --append "$words"
+    fi
     guest "$name" "holes patched" --clock virtual --holes patch --append "$words fpu"
     guest "$name" "holes patched, real time, mprotect" --clock host --holes patch --no-userfaultfd --append "$words fpu"
 done
@@ -51,12 +53,12 @@ for image in "$GUESTS"/*.elf; do
     [ "$name" = tour ] && continue
     for clock in host virtual; do
         for engine in interpret translate; do
-            more="fpu sysenter far"
+            more="fpu sysenter far null"
             [ $engine = interpret ] && more+=" a20"
             guest "$name" "$engine, --clock $clock" --clock $clock --append "$words $more"
         done
     done
-    guest "$name" "translate, mprotect" --no-userfaultfd --append "$words fpu sysenter far"
+    guest "$name" "translate, mprotect" --no-userfaultfd --append "$words fpu sysenter far null"
 done
 
 for kernel in "" "$GUESTS/tour.elf"; do # the embedded one is the same

@@ -112,7 +112,8 @@ static void check_write(const struct host *host, const ZydisDecodedOperand *oper
     if (!is_wide || whole >= ZYDIS_REGISTER_R8)
         return;
     if (whole == ZYDIS_REGISTER_RCX)
-        REQUIRE(host->insn.mnemonic == ZYDIS_MNEMONIC_MOV || is_string(host));
+        REQUIRE(host->insn.mnemonic == ZYDIS_MNEMONIC_MOV || host->insn.mnemonic == ZYDIS_MNEMONIC_LEA ||
+                is_string(host));
     else if (whole == ZYDIS_REGISTER_RDX)
         REQUIRE((block->mode & MODE_TSC) && host->insn.mnemonic == ZYDIS_MNEMONIC_MOV &&
                 host->operand[1].mem.base == ZYDIS_REGISTER_R15);
@@ -126,15 +127,97 @@ static bool is_written(const ZydisDecodedOperand *operand)
     return (operand->actions & ZYDIS_OPERAND_ACTION_MASK_WRITE) != 0;
 }
 
+/* ---- what r9 and r10 hold ------------------------------------------------------------------------------ */
+
+enum holds {
+    HOLDS_ANYTHING,
+    HOLDS_BYTE,   /* a number below 256 */
+    HOLDS_WINDOW, /* where memory may be reached for, with 32 bits more */
+    HOLDS_VCPU,
+    HOLDS_NOTE
+};
+
+static struct held {
+    bool is_known; /* else control has not been seen to get here */
+    enum holds r9, r10;
+} held, held_at[CODE_MAX]; /* now, and at the targets of jumps */
+
+static enum holds held_by(ZydisRegister reg)
+{
+    return reg == ZYDIS_REGISTER_R9 ? held.r9 : reg == ZYDIS_REGISTER_R10 ? held.r10 : HOLDS_ANYTHING;
+}
+
+static void hold(ZydisRegister reg, enum holds what)
+{
+    if (reg == ZYDIS_REGISTER_R9)
+        held.r9 = what;
+    else if (reg == ZYDIS_REGISTER_R10)
+        held.r10 = what;
+}
+
+/* One more way to here: only what holds on all of them does. */
+static void merge(struct held *to, const struct held *from)
+{
+    if (!from->is_known)
+        return;
+    if (!to->is_known)
+        *to = *from;
+    to->r9 = to->r9 == from->r9 ? to->r9 : HOLDS_ANYTHING;
+    to->r10 = to->r10 == from->r10 ? to->r10 : HOLDS_ANYTHING;
+}
+
+static enum holds loaded_from_context(const ZydisDecodedOperand *from)
+{
+    int64_t offset = from->mem.disp.value;
+
+    if (offset == CONTEXT_VCPU)
+        return HOLDS_VCPU;
+    if (offset >= CONTEXT_WINDOWS && offset < CONTEXT_FLAT_NOTES)
+        return HOLDS_WINDOW;
+    return offset >= CONTEXT_FLAT_NOTES ? HOLDS_NOTE : HOLDS_ANYTHING;
+}
+
+static void follow_holds(const struct host *host)
+{
+    const ZydisDecodedOperand *to = &host->operand[0], *from = &host->operand[1];
+
+    for (unsigned i = 0; i < host->insn.operand_count; i++)
+        if (host->operand[i].type == ZYDIS_OPERAND_TYPE_REGISTER && is_written(&host->operand[i]))
+            hold(ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, host->operand[i].reg.value),
+                 HOLDS_ANYTHING);
+    if (to->type != ZYDIS_OPERAND_TYPE_REGISTER)
+        return;
+    if (host->insn.mnemonic == ZYDIS_MNEMONIC_MOVZX && from->size == 8)
+        hold(ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, to->reg.value), HOLDS_BYTE);
+    if (host->insn.mnemonic == ZYDIS_MNEMONIC_MOV && from->type == ZYDIS_OPERAND_TYPE_MEMORY &&
+        from->mem.base == ZYDIS_REGISTER_R15)
+        hold(to->reg.value, loaded_from_context(from)); /* all 64 bits */
+}
+
 static void check_context_access(const struct host *host, const ZydisDecodedOperand *operand)
 {
     int64_t offset = operand->mem.disp.value;
 
-    REQUIRE(operand->mem.index == ZYDIS_REGISTER_NONE);
+    if (operand->mem.index != ZYDIS_REGISTER_NONE)
+        REQUIRE(held_by(operand->mem.index) == HOLDS_BYTE && operand->mem.scale == 8 &&
+                !is_written(operand) &&
+                (offset == CONTEXT_WINDOWS || offset == CONTEXT_FLAT_NOTES || offset == CONTEXT_FULL_NOTES));
     REQUIRE(offset >= 0 && offset < (int64_t)sizeof(struct context));
     if (is_written(operand))
         REQUIRE(offset == CONTEXT_IF || offset == CONTEXT_DF || offset == CONTEXT_SCRATCH ||
-                offset == CONTEXT_BUDGET);
+                offset == CONTEXT_BUDGET || (offset >= CONTEXT_BASES && offset < CONTEXT_WINDOWS) ||
+                (offset >= CONTEXT_SEGMENT_WINDOWS && offset < CONTEXT_FLAT_NOTES));
+}
+
+/* DS, ES, FS and GS, by the kernel. */
+static void check_vcpu_write(const struct host *host, const ZydisDecodedOperand *operand)
+{
+    int64_t offset = operand->mem.disp.value - (int64_t)offsetof(struct vcpu, segment);
+    int64_t segment = offset / (int64_t)sizeof(struct segment);
+
+    REQUIRE(!(block->mode & MODE_USER) && operand->mem.index == ZYDIS_REGISTER_NONE && offset >= 0);
+    REQUIRE(segment < SEG_COUNT && segment != SEG_CS && segment != SEG_SS);
+    REQUIRE(offset % (int64_t)sizeof(struct segment) + operand->size / 8 <= (int64_t)sizeof(struct segment));
 }
 
 /* The check of the budget, at the beginning: a load from as far below it as the block is long. */
@@ -156,7 +239,7 @@ static void check_memory(const struct host *host, const ZydisDecodedOperand *ope
         REQUIRE(host->insn.address_width == 32);
     } else if (is_string(host)) {
         REQUIRE(base == ZYDIS_REGISTER_RSI || base == ZYDIS_REGISTER_RDI);
-    } else if (base == ZYDIS_REGISTER_R14) {
+    } else if (base == ZYDIS_REGISTER_R14 || held_by(base) == HOLDS_WINDOW) {
         REQUIRE(index < ZYDIS_REGISTER_R12 && operand->mem.scale <= 1);
     } else if (index == ZYDIS_REGISTER_R14) {
         REQUIRE(base == ZYDIS_REGISTER_RSP && operand->mem.scale == 1);
@@ -164,6 +247,11 @@ static void check_memory(const struct host *host, const ZydisDecodedOperand *ope
         check_context_access(host, operand);
     } else if (base == ZYDIS_REGISTER_R11) {
         check_budget_access(host, operand);
+    } else if (held_by(base) == HOLDS_VCPU && is_written(operand)) {
+        check_vcpu_write(host, operand);
+    } else if (held_by(base) == HOLDS_NOTE) {
+        REQUIRE(!is_written(operand) &&
+                operand->mem.disp.value + operand->size / 8 <= (int)sizeof(struct segment_note));
     } else { /* the jump table, the virtual processor */
         REQUIRE(base == ZYDIS_REGISTER_R13 || base == ZYDIS_REGISTER_R8);
         REQUIRE(!is_written(operand));
@@ -206,6 +294,21 @@ static void check_jump(const struct host *host)
     }
     target = host->offset + host->insn.length + (uint64_t)to->imm.value.s;
     REQUIRE(target < block->code_size && is_start[target]);
+    if (target <= host->offset)
+        held_at[target].is_known = true; /* and nothing more */
+}
+
+static void follow_jump(const struct host *host)
+{
+    bool is_always = host->insn.meta.category == ZYDIS_CATEGORY_UNCOND_BR;
+    uint64_t next = host->offset + host->insn.length;
+
+    if (!is_always && host->insn.meta.category != ZYDIS_CATEGORY_COND_BR)
+        return;
+    if (host->operand[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+        merge(&held_at[next + (uint64_t)host->operand[0].imm.value.s], &held);
+    if (is_always)
+        memset(&held, 0, sizeof held);
 }
 
 /* ---- a block ------------------------------------------------------------------------------------------- */
@@ -226,14 +329,24 @@ static void check_code(void)
 
     REQUIRE_OF_BLOCK(block->code_size <= CODE_MAX);
     memset(is_start, 0, sizeof is_start);
+    memset(held_at, 0, sizeof held_at);
+    memset(&held, 0, sizeof held);
     for (uint32_t offset = 0; offset < block->code_size; offset += decode_at(offset, &host))
         is_start[offset] = true;
     REQUIRE_OF_BLOCK(is_start[0] && is_start[block->entry] && is_start[block->direct]);
     for (uint32_t offset = 0; offset < block->code_size; offset += decode_at(offset, &host)) {
         decode_at(offset, &host);
+        check_jump(&host);
+    }
+    for (uint32_t offset = 0; offset < block->code_size; offset += decode_at(offset, &host)) {
+        decode_at(offset, &host);
+        merge(&held_at[offset], &held);
+        held = held_at[offset];
+        held.is_known = true;
         check_kind(&host);
         check_operands(&host);
-        check_jump(&host);
+        follow_holds(&host);
+        follow_jump(&host);
     }
     REQUIRE_OF_BLOCK(host.insn.meta.category == ZYDIS_CATEGORY_UNCOND_BR);
 }
