@@ -100,6 +100,22 @@ static uint8_t *mapped(const struct vm *vm, gva_t linear, unsigned kind)
     return hva;
 }
 
+/* Words and descriptors are most of it: worth more than a call. */
+static void copy(void *to, const void *from, unsigned size)
+{
+    switch (size) {
+    case 4:
+        memcpy(to, from, 4);
+        break;
+    case 8:
+        memcpy(to, from, 8);
+        break;
+    default:
+        memcpy(to, from, size);
+        break;
+    }
+}
+
 static bool mapped_access(struct vm *vm, gva_t linear, void *buf, unsigned size, unsigned kind)
 {
     uint8_t *hva;
@@ -111,10 +127,7 @@ static bool mapped_access(struct vm *vm, gva_t linear, void *buf, unsigned size,
         return false;
     if (kind & ACCESS_PROBE)
         return true;
-    if (size == 4) /* nearly always: worth more than a call */
-        memcpy((kind & ACCESS_WRITE) ? hva : buf, (kind & ACCESS_WRITE) ? buf : hva, 4);
-    else
-        memcpy((kind & ACCESS_WRITE) ? hva : buf, (kind & ACCESS_WRITE) ? buf : hva, size);
+    copy((kind & ACCESS_WRITE) ? hva : buf, (kind & ACCESS_WRITE) ? buf : hva, size);
     return true;
 }
 
@@ -133,14 +146,12 @@ static void map_for_system(struct vm *vm, gva_t linear, gpa_t gpa, unsigned kind
     (void)shadow_map(shadow, &vm->vcpu, linear, kind & (ACCESS_READ | ACCESS_WRITE), &fault);
 }
 
-static enum outcome machine_memory(struct vcpu *vcpu, gva_t linear, void *buf, unsigned size, unsigned kind)
+static enum outcome walked_access(struct vm *vm, gva_t linear, void *buf, unsigned size, unsigned kind)
 {
-    struct vm *vm = vcpu->machine;
+    struct vcpu *vcpu = &vm->vcpu;
     unsigned first_size = PAGE_SIZE - (linear & PAGE_MASK);
     struct walk first, second = {0};
 
-    if (mapped_access(vm, linear, buf, size, kind))
-        return OUTCOME_DONE;
     if (first_size > size)
         first_size = size;
     if (!guest_walk(&vm->memory, vcpu, linear, kind, false, &first, &vcpu->fault))
@@ -161,6 +172,15 @@ static enum outcome machine_memory(struct vcpu *vcpu, gva_t linear, void *buf, u
                         (kind & ACCESS_WRITE) != 0);
     map_for_system(vm, linear, first.gpa, kind);
     return OUTCOME_DONE;
+}
+
+static enum outcome machine_memory(struct vcpu *vcpu, gva_t linear, void *buf, unsigned size, unsigned kind)
+{
+    struct vm *vm = vcpu->machine;
+
+    if (mapped_access(vm, linear, buf, size, kind))
+        return OUTCOME_DONE;
+    return walked_access(vm, linear, buf, size, kind);
 }
 
 static void machine_physical_read(struct vcpu *vcpu, gpa_t gpa, void *buf, unsigned size)

@@ -17,9 +17,9 @@ struct code_entry {
     uint16_t selector; /* its RPL is the CPL to be */
     uint32_t eip;
     struct stack stack; /* the one to use from now on */
-    uint32_t frame[CODE_ENTRY_FRAME_MAX];
-    unsigned n;    /* values in the frame, in the order they are pushed */
-    unsigned size; /* of each: 2 or 4 */
+    uint32_t *frame;    /* room for as many values as will be pushed: not zeroed each time */
+    unsigned n;         /* of them so far, in the order they are pushed */
+    unsigned size;      /* of each: 2 or 4 */
     uint32_t ext;
 };
 

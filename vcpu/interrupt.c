@@ -86,6 +86,8 @@ static enum outcome check_handler_code(struct vcpu *vcpu, const struct descripto
 }
 
 /* What the handler finds on its stack. */
+#define INTERRUPT_FRAME_MAX 10 /* GS, FS, DS, ES, SS, ESP, EFLAGS, CS, EIP, error code */
+
 static void make_frame(const struct vcpu *vcpu, const struct event *event, bool is_inner,
                        struct code_entry *entry)
 {
@@ -122,8 +124,9 @@ static enum outcome deliver_through_gate(struct vcpu *vcpu, const struct event *
 {
     unsigned type = descriptor_system_type(gate);
     bool is_interrupt_gate = type == SYSTEM_INT16 || type == SYSTEM_INT32;
+    uint32_t frame[INTERRUPT_FRAME_MAX];
     struct code_entry entry = {
-        .eip = gate_offset(gate), .size = gate_is_32bit(gate) ? 4 : 2, .ext = event->ext};
+        .frame = frame, .eip = gate_offset(gate), .size = gate_is_32bit(gate) ? 4 : 2, .ext = event->ext};
     unsigned cpl = 0;
     bool is_inner;
     enum outcome outcome = check_handler_code(vcpu, gate, event->ext, &entry.code, &cpl);

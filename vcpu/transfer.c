@@ -83,7 +83,9 @@ static enum outcome transfer_to_code(struct vcpu *vcpu, const struct transfer *t
     unsigned dpl = descriptor_dpl(code);
     bool is_allowed =
         descriptor_is_conforming(code) ? dpl <= vcpu->cpl : rpl <= vcpu->cpl && dpl == vcpu->cpl;
+    uint32_t frame[CODE_ENTRY_FRAME_MAX];
     struct code_entry entry = {
+        .frame = frame,
         .code = *code,
         .selector = (uint16_t)((transfer->selector & ~SELECTOR_RPL) | vcpu->cpl),
         .eip = transfer->offset,
@@ -166,7 +168,8 @@ static enum outcome make_inner_frame(struct vcpu *vcpu, const struct descriptor 
 static enum outcome transfer_through_call_gate(struct vcpu *vcpu, const struct transfer *transfer,
                                                const struct descriptor *gate)
 {
-    struct code_entry entry = {.eip = gate_offset(gate), .size = gate_is_32bit(gate) ? 4 : 2};
+    uint32_t frame[CODE_ENTRY_FRAME_MAX];
+    struct code_entry entry = {.frame = frame, .eip = gate_offset(gate), .size = gate_is_32bit(gate) ? 4 : 2};
     unsigned cpl = vcpu->cpl;
     enum outcome outcome = check_gate(vcpu, transfer->selector, gate);
 
