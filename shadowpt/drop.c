@@ -105,5 +105,6 @@ void shadow_drop_all(struct shadow *shadow)
 void shadow_move_window(struct shadow *shadow, const struct shadow_window *window)
 {
     shadow_drop_all(shadow);
+    host_leave(shadow);
     shadow->config.window = *window;
 }

@@ -5,6 +5,11 @@
  * Guest address a lives at base + (uint32_t)(a + bias), so guest addresses that follow each other do not
  * where that sum wraps, nor across the hole: every range is cut there.
  *
+ * In an open window what is unmapped is free; but Linux frees its own page table when the last mapping goes
+ * from a chunk, the 2 MiB that the table maps, and makes a new one with the next (measured: 3.4 us of the 9
+ * to map and unmap a page). So when the guest's last page goes from a chunk, an inaccessible one is mapped
+ * elsewhere in it, the chunk's anchor, and stays until something else is mapped there.
+ *
  * Read next: protect.c, drop.c.
  */
 #include "shadowpt/space.h"
@@ -16,6 +21,8 @@
  * and wastes nothing. */
 #define POPULATE_MAX_PAGES 128u
 #define AROUND_PAGES       16u
+
+#define MOST_ANCHORS 2048u /* in all spaces together: each is a host mapping, and a host page table */
 
 static uint32_t wrap_page(const struct shadow *shadow)
 {
@@ -61,6 +68,46 @@ struct page_range host_reach(const struct shadow *shadow, uint32_t page)
     return reach;
 }
 
+/* ---- anchors ------------------------------------------------------------------------------------------- */
+
+static void forget_anchor(struct shadow *shadow, uint32_t chunk)
+{
+    shadow->set->n_anchors -= shadow->anchor[chunk] != 0;
+    shadow->anchor[chunk] = 0;
+}
+
+/* Something else is in the range now, or nothing. */
+static void forget_anchors(struct shadow *shadow, struct page_range range)
+{
+    for (uint32_t chunk = range.first / CHUNK_PAGES; chunk * CHUNK_PAGES < range.end; chunk++) {
+        uint32_t anchor = chunk * CHUNK_PAGES + shadow->anchor[chunk] - 1;
+
+        if (shadow->anchor[chunk] != 0 && anchor >= range.first && anchor < range.end)
+            forget_anchor(shadow, chunk);
+    }
+}
+
+static bool is_empty(const struct shadow *shadow, uint32_t chunk)
+{
+    const uint32_t *spte = &shadow->spte[chunk * CHUNK_PAGES];
+
+    if (shadow->region[chunk * CHUNK_PAGES >> shadow->region_bits].n_pages == 0)
+        return true; /* a region is a chunk, or two */
+    for (uint32_t i = 0; i < CHUNK_PAGES; i++)
+        if (spte[i] != 0)
+            return false;
+    return true;
+}
+
+static bool wants_anchor(const struct shadow *shadow, uint32_t chunk)
+{
+    return shadow->anchor[chunk] == 0 && shadow->set->n_anchors < MOST_ANCHORS &&
+           shadow->config.window.bias == 0 && is_empty(shadow, chunk);
+}
+
+/* ---- mapping --------------------------------------------------------------------------------------------
+ */
+
 /* The host's page tables have a no-execute bit on every CPU that ring3 runs on; compat-mode code honours it.
  */
 static int protection_for(uint32_t spte)
@@ -80,6 +127,7 @@ bool host_map(struct shadow *shadow, struct page_range run, uint32_t rpn, uint32
     if (mmap(host_pointer(shadow, run.first), (size_t)n * PAGE_SIZE, protection_for(flags), how,
              shadow->memory->fd, (off_t)((uint64_t)rpn << PAGE_SHIFT)) == MAP_FAILED)
         return false;
+    forget_anchors(shadow, run);
     if (is_writable && !is_populated && n > 1) {
         uint32_t first = wanted & ~(AROUND_PAGES - 1);
         uint32_t end = first + AROUND_PAGES;
@@ -94,17 +142,40 @@ bool host_map(struct shadow *shadow, struct page_range run, uint32_t rpn, uint32
     return true;
 }
 
-/* Nothing of the range, which lies within one reach, is accessible any more. An address of a window that is
- * not open never becomes free for the process. */
-static bool unmap(struct shadow *shadow, struct page_range range)
-{
-    void *first = host_pointer(shadow, range.first);
-    size_t size = (size_t)(range.end - range.first) * PAGE_SIZE;
+/* ---- unmapping ----------------------------------------------------------------------------------------- */
 
-    if (shadow->config.window.is_open)
-        return munmap(first, size) == 0;
+static bool reserve(void *first, size_t size)
+{
     return mmap(first, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0) !=
            MAP_FAILED;
+}
+
+/* Not where something is mapped now: who maps there again would take it away, and the table with it. */
+static bool lay_anchor(struct shadow *shadow, struct page_range range)
+{
+    uint32_t chunk = range.first / CHUNK_PAGES;
+    uint32_t last = chunk * CHUNK_PAGES + CHUNK_PAGES - 1;
+    uint32_t page = range.end <= last ? last : chunk * CHUNK_PAGES;
+
+    if (!reserve(host_pointer(shadow, page), PAGE_SIZE))
+        return false;
+    shadow->anchor[chunk] = (uint16_t)(page % CHUNK_PAGES + 1);
+    shadow->set->n_anchors++;
+    return true;
+}
+
+/* Nothing of the range, which lies within one reach, is accessible any more; the notes know that already. An
+ * address of a window that is not open never becomes free for the process. */
+static bool unmap(struct shadow *shadow, struct page_range range)
+{
+    uint32_t chunk = range.first / CHUNK_PAGES;
+
+    if (!shadow->config.window.is_open)
+        return reserve(host_pointer(shadow, range.first), (size_t)(range.end - range.first) * PAGE_SIZE);
+    forget_anchors(shadow, range);
+    if ((range.end - 1) / CHUNK_PAGES == chunk && wants_anchor(shadow, chunk) && !lay_anchor(shadow, range))
+        return false;
+    return munmap(host_pointer(shadow, range.first), (size_t)(range.end - range.first) * PAGE_SIZE) == 0;
 }
 
 bool host_unmap(struct shadow *shadow, struct page_range range)
@@ -136,11 +207,18 @@ bool host_clear(struct shadow *shadow)
         if (host_is_hole(shadow, range.first))
             continue;
         range.end = host_reach(shadow, range.first).end;
+        forget_anchors(shadow, range);
         if (munmap(host_pointer(shadow, range.first), (size_t)(range.end - range.first) * PAGE_SIZE) != 0 ||
             !host_unmap(shadow, range))
             return false;
     }
     return true;
+}
+
+void host_leave(struct shadow *shadow)
+{
+    if (shadow->config.window.is_open)
+        (void)host_clear(shadow); /* of anchors */
 }
 
 bool host_set_writable(struct shadow *shadow, uint32_t page, bool is_writable)

@@ -139,8 +139,9 @@ struct shadow_window {
     uintptr_t base;
     uint32_t bias;
     uint32_t hole_first, hole_last;
-    /* What is not mapped is free, rather than reserved: nobody else maps anything there (measured: 1.5 us
-     * less for each page that is mapped, 0.8 us for each that goes). */
+    /* What is not mapped is free, rather than reserved, but for some pages that nobody may access: nobody
+     * else maps anything there (measured: 1.5 us less for each page that is mapped, 0.8 us for each that
+     * goes). */
     bool is_open;
 };
 

@@ -72,6 +72,7 @@ void shadow_destroy(struct shadow *shadow)
     if (shadow->set != NULL) {
         shadow_drop_all(shadow);
         table_forget_directories(shadow);
+        host_leave(shadow);
     }
     set_leave(shadow);
     set_release_array(shadow->table, shadow->n_rpn, sizeof *shadow->table);

@@ -88,6 +88,7 @@ struct shadow_set { /* all spaces over one memory (set.c) */
     uint32_t n_rpn;
     struct page_spaces *page; /* by rpn; lazily touched */
     uint32_t n_runs;          /* host mappings of all spaces */
+    uint32_t n_anchors;       /* beside them (host.c) */
     uint64_t n_uses;          /* how often another space came into use */
     int uffd;                 /* shared; -1: none, or not wanted yet */
     /* debug option (invariant.c) */
@@ -109,6 +110,8 @@ static inline struct shadow *set_next(const struct shadow_set *set, uint64_t *le
 
 #define CHANGE_LOG 64
 
+#define CHUNK_PAGES 512u /* what one page table of the host maps */
+
 struct shadow {
     struct shadow_config config;
     struct guest_memory *memory;
@@ -127,8 +130,9 @@ struct shadow {
     struct table *table;
 
     struct region region[MAX_REGIONS];
-    uint32_t n_runs;     /* host mappings, counted by where they begin */
-    uint32_t n_override; /* pages with SPTE_OVERRIDE */
+    uint16_t anchor[WINDOW_PAGES / CHUNK_PAGES]; /* by chunk (host.c): which page of it, + 1; 0: none */
+    uint32_t n_runs;                             /* host mappings, counted by where they begin */
+    uint32_t n_override;                         /* pages with SPTE_OVERRIDE */
     uint64_t n_fills;
 
     /* the paging registers the space was built for... */
@@ -224,6 +228,8 @@ static inline bool space_is_for(const struct shadow *shadow, const struct vcpu *
 bool host_map(struct shadow *shadow, struct page_range run, uint32_t rpn, uint32_t flags, uint32_t wanted);
 bool host_unmap(struct shadow *shadow, struct page_range range);
 bool host_clear(struct shadow *shadow);
+/* Nothing is mapped in the window, and it is used no more. */
+void host_leave(struct shadow *shadow);
 bool host_set_writable(struct shadow *shadow, uint32_t page, bool is_writable);
 struct page_range host_reach(const struct shadow *shadow, uint32_t page);
 bool host_is_hole(const struct shadow *shadow, uint32_t page);
