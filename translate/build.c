@@ -239,6 +239,42 @@ static const struct point *beginning_of(const struct builder *b, uint32_t eip)
     return NULL;
 }
 
+/* Where a loop in the middle of the block begins. */
+static void note_head(struct builder *b, uint32_t eip, const uint8_t *host)
+{
+    if (b->n_heads == MAX_LOOPS)
+        return;
+    b->heads[b->n_heads++] = eip;
+    b->has_crooked_loop |= (host - b->cache->writable) % CACHE_ALIGNMENT != 0;
+}
+
+static bool is_head(const struct builder *b, uint32_t eip)
+{
+    for (unsigned i = 0; i < b->n_heads; i++)
+        if (b->heads[i] == eip)
+            return true;
+    return false;
+}
+
+/* NOP r/m, as long as need be (SDM Vol 2B, table 4-12) */
+static void align(struct builder *b)
+{
+    static const uint8_t nops[8][8] = {{0x90},
+                                       {0x66, 0x90},
+                                       {0x0f, 0x1f, 0x00},
+                                       {0x0f, 0x1f, 0x40},
+                                       {0x0f, 0x1f, 0x44},
+                                       {0x66, 0x0f, 0x1f, 0x44},
+                                       {0x0f, 0x1f, 0x80},
+                                       {0x0f, 0x1f, 0x84}};
+    size_t n = -(size_t)(b->e.at - b->cache->writable) % CACHE_ALIGNMENT;
+
+    for (size_t length; n > 0; n -= length) {
+        length = n < sizeof nops[0] ? n : sizeof nops[0];
+        emit_bytes(&b->e, nops[length - 1], length);
+    }
+}
+
 /* Jumps within the block. What is counted must be counted along the way; and going back takes a check of the
  * budget, which is at the block's beginning only. */
 static bool stays_inside(struct builder *b, const struct side_exit *exit, const struct point *inside)
@@ -247,6 +283,8 @@ static bool stays_inside(struct builder *b, const struct side_exit *exit, const 
 
     if ((b->mode & MODE_COUNT) && is_back)
         return false;
+    if (is_back)
+        note_head(b, exit->eip, b->start + inside->offset);
     if (exit->uncounted == inside->uncounted) {
         emit_patch(exit->displacement, b->start + inside->offset);
         return true;
@@ -450,6 +488,10 @@ static void build_instructions(struct builder *b)
         was_shadowed = b->is_shadowed;
         b->is_counted = false;
         b->eip = source->eip + offset;
+        if (is_head(b, b->eip)) {
+            point_here(b);
+            align(b);
+        }
         b->beginnings[b->block->n_instructions] = (uint16_t)b->n_points;
         point_here(b);
         lower_as(b, source->adapted == NULL ? ADAPTED_NOT
@@ -478,24 +520,44 @@ static void make_room_for_seal(struct builder *b)
         emit_jump_context(&b->e, CONTEXT_LOOKUP);
 }
 
+/* false: not one instruction could be translated. */
+static bool build(struct builder *b)
+{
+    const struct source *source = b->source;
+
+    b->block = cache_new_block(b->cache);
+    b->start = b->cache->writable + b->cache->used;
+    b->e.at = b->start;
+    b->points = &b->cache->points[b->cache->n_points];
+    b->block->place = source->place;
+    b->block->eip = source->eip;
+    b->block->mode = source->mode;
+    emit_entries(b);
+    build_instructions(b);
+    if (b->block->n_instructions == 0)
+        return false;
+    emit_side_exits(b);
+    finish_check(b);
+    make_room_for_seal(b);
+    return true;
+}
+
 struct block *build_block(struct cache *cache, const struct source *source)
 {
     struct builder b = {.cache = cache, .source = source, .mode = source->mode};
+    size_t n_calls = cache->n_calls;
 
-    b.block = cache_new_block(cache);
-    b.start = cache->writable + cache->used;
-    b.e.at = b.start;
-    b.points = &cache->points[cache->n_points];
-    b.block->place = source->place;
-    b.block->eip = source->eip;
-    b.block->mode = source->mode;
-    emit_entries(&b);
-    build_instructions(&b);
-    if (b.block->n_instructions == 0)
+    if (!build(&b))
         return NULL;
-    emit_side_exits(&b);
-    finish_check(&b);
-    make_room_for_seal(&b);
+    if (b.has_crooked_loop) { /* once more, now that it is known where its loops begin */
+        struct builder second = {.cache = cache, .source = source, .mode = source->mode};
+
+        memcpy(second.heads, b.heads, sizeof second.heads);
+        second.n_heads = b.n_heads;
+        cache->n_calls = n_calls;
+        (void)build(&second);
+        b = second;
+    }
     b.block->code_size = (uint32_t)(b.e.at - b.start);
     b.block->n_points = b.n_points;
     cache_add_block(cache, b.block);

@@ -37,6 +37,7 @@ enum mode_bit {
 
 #define MAX_BLOCK_INSTRUCTIONS 64
 #define MAX_SIDE_EXITS         MAX_BLOCK_INSTRUCTIONS
+#define MAX_LOOPS              4
 #define ENOUGH_INSTRUCTIONS    24 /* where there are conditional jumps: what follows may never be reached */
 
 /* A jump out of the middle of a block, whose code follows the block's. */
@@ -89,6 +90,9 @@ struct builder {
     uint16_t beginnings[MAX_BLOCK_INSTRUCTIONS]; /* of the instructions: the numbers of their first points */
     struct side_exit exits[MAX_SIDE_EXITS];
     unsigned n_exits;
+    uint32_t heads[MAX_LOOPS]; /* of loops in the block, by EIP: known when it is made a second time */
+    unsigned n_heads;
+    bool has_crooked_loop; /* whose head is not aligned */
 };
 
 /* NULL: not one instruction can be translated (its second page is absent, or decoding fails): run it by the

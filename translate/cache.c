@@ -22,7 +22,6 @@
 #define BLOCK_CALLS  128u        /* ...calls... */
 #define BLOCK_POINTS 1024u       /* ...and points */
 #define BLOCK_ENTRY  24u         /* what of a block is before its instructions (build.c) */
-#define ALIGNMENT    32u         /* of where direct jumps go: a short loop should not lie across two lines */
 
 /* ---- memory -------------------------------------------------------------------------------------------- */
 
@@ -58,7 +57,7 @@ static bool create_code(struct cache *cache)
 /* Of the next block, so that its instructions are aligned. */
 static size_t block_start(size_t used)
 {
-    return ((used + BLOCK_ENTRY + ALIGNMENT - 1) & ~(size_t)(ALIGNMENT - 1)) - BLOCK_ENTRY;
+    return ((used + BLOCK_ENTRY + CACHE_ALIGNMENT - 1) & ~(size_t)(CACHE_ALIGNMENT - 1)) - BLOCK_ENTRY;
 }
 
 /* What an empty slot of a jump table leads to: offset 0. */

@@ -40,6 +40,9 @@ struct point {
     uint32_t eip;
 };
 
+/* Of where direct jumps go, and the heads of loops: a short loop should not lie across two lines. */
+#define CACHE_ALIGNMENT 32u
+
 /* At a block's direct entry there is room for so many bytes: those that lead elsewhere when it is dead. */
 #define SEAL_SIZE 20u
 

@@ -233,8 +233,8 @@ static void check_memory(const struct host *host, const ZydisDecodedOperand *ope
 {
     ZydisRegister base = operand->mem.base, index = operand->mem.index;
 
-    if (operand->mem.type != ZYDIS_MEMOP_TYPE_MEM)
-        return; /* LEA */
+    if (operand->mem.type != ZYDIS_MEMOP_TYPE_MEM || host->insn.mnemonic == ZYDIS_MNEMONIC_NOP)
+        return; /* LEA; it reaches for nothing */
     if (operand->mem.segment == ZYDIS_REGISTER_GS) {
         REQUIRE(host->insn.address_width == 32);
     } else if (is_string(host)) {

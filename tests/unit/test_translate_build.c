@@ -232,6 +232,34 @@ START_TEST(sti_before_a_jump)
 }
 END_TEST
 
+/* mov ecx, 100; xor eax, eax; 1: add eax, [esi]; add esi, 4; 2: dec edx; jnz 2b; dec ecx; jnz 1b; ret: the
+ * heads of both loops lie in the middle of the block. */
+START_TEST(loops_are_aligned)
+{
+    static const uint8_t bytes[] = {0xb9, 0x64, 0x00, 0x00, 0x00, 0x31, 0xc0, 0x03, 0x06, 0x83,
+                                    0xc6, 0x04, 0x4a, 0x75, 0xfd, 0x49, 0x75, 0xf5, 0xc3};
+    unsigned n_loops = 0;
+
+    for (uint32_t eip = 0x100000; eip < 0x100040; eip++) {
+        struct source source = source_at(bytes, sizeof bytes, eip, FLAT);
+        struct host host;
+
+        ck_assert(build_alive(&source));
+        ck_assert_uint_eq(block->guest_size, sizeof bytes);
+        for (uint32_t offset = block->direct; offset < block->code_size; offset += host.insn.length) {
+            decode_at(offset, &host);
+            if (host.insn.meta.category == ZYDIS_CATEGORY_COND_BR && host.operand[0].imm.value.s < 0) {
+                ck_assert_uint_eq(
+                    (block->code + offset + host.insn.length + (uint64_t)host.operand[0].imm.value.s) % 32,
+                    0);
+                n_loops++;
+            }
+        }
+    }
+    ck_assert_uint_eq(n_loops, 2 * 0x40);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("translate/build");
@@ -245,6 +273,7 @@ int main(void)
     tcase_add_loop_test(tests, every_opcode, 0, N_MODES);
     tcase_add_loop_test(tests, an_interrupt_is_looked_for_behind_the_shadow_of_sti, 0, N_MODES);
     tcase_add_loop_test(tests, sti_before_a_jump, 0, 2);
+    tcase_add_test(tests, loops_are_aligned);
     suite_add_tcase(suite, tests);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
