@@ -161,4 +161,5 @@ const struct engine interpret_engine = {
     .arm = interpret_arm,
     .a20_changed = interpret_a20_changed,
     .counts_instructions = true,
+    .ends_shadows = true,
 };

@@ -195,7 +195,7 @@ static bool is_held_by_shadow(const struct vm *vm)
  * by the step that was made of it: STI is often followed by a jump to itself. */
 static void end_interrupt_shadow(struct vm *vm, uint32_t entry_eip, const struct vm_exit *exit)
 {
-    if (vm->vcpu.eip != entry_eip || exit->reason == EXIT_STEP)
+    if (!vm->engine->ends_shadows && (vm->vcpu.eip != entry_eip || exit->reason == EXIT_STEP))
         vm->vcpu.interrupt_shadow = SHADOW_NONE;
 }
 

@@ -63,6 +63,7 @@ struct source {
     uint32_t second_n, second_rpn;
     uint64_t place;
     uint32_t eip, linear, mode;
+    uint32_t limit; /* of CS: a jump beyond it is #GP at the jump (SDM Vol 2A, JMP) */
     enum adapted (*adapted)(void *ctx, uint64_t place); /* NULL: no instruction has needed more than others */
     void *ctx;
 };

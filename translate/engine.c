@@ -309,6 +309,17 @@ static bool run_quietly(struct vm *vm, const struct call *call)
     return true;
 }
 
+/* The shadow of STI or MOV SS ends with the next instruction; until then: restore_shadow. */
+static void note_shadow(struct translator *translator)
+{
+    struct vm *vm = translator->vm;
+
+    translator->shadow = vm->vcpu.interrupt_shadow;
+    translator->shadow_eip = vm->vcpu.eip;
+    translator->shadow_count = vm->n_instructions;
+    vm->vcpu.interrupt_shadow = SHADOW_NONE;
+}
+
 static void note_load(struct translator *translator, const struct call *call)
 {
     if (call->loads_segment && translator->vm->vcpu.eip == call->eip + call->insn.length)
@@ -346,9 +357,7 @@ static const uint8_t *on_callout(struct translator *translator, uint32_t number)
         give_fpu(translator);
     if (must_leave(translator))
         return leave_interrupted(translator);
-    translator->shadow = vm->vcpu.interrupt_shadow;
-    translator->shadow_eip = vm->vcpu.eip;
-    vm->vcpu.interrupt_shadow = SHADOW_NONE; /* ends with the next instruction; until then: restore_shadow */
+    note_shadow(translator);
     return go_on(translator, call, n_flushes);
 }
 
@@ -434,14 +443,16 @@ static void classify_fault(struct translator *translator, struct vm_exit *exit)
     adapt_to_string(translator, exit);
 }
 
-/* A signal came before the instruction after STI or MOV SS had run. (Or long after, and the guest has come to
- * the same place again: then an interrupt waits for one instruction more.) */
+/* The guest left translated code before the instruction after STI or MOV SS had run. (Where instructions are
+ * not counted it may be long after, and the guest at the same place again: then an interrupt waits for one
+ * instruction more.) */
 static void restore_shadow(struct translator *translator)
 {
-    struct vcpu *vcpu = &translator->vm->vcpu;
+    struct vm *vm = translator->vm;
 
-    if (vcpu->eip == translator->shadow_eip && vcpu->interrupt_shadow == SHADOW_NONE)
-        vcpu->interrupt_shadow = translator->shadow;
+    if (vm->vcpu.eip == translator->shadow_eip && vm->n_instructions == translator->shadow_count &&
+        vm->vcpu.interrupt_shadow == SHADOW_NONE)
+        vm->vcpu.interrupt_shadow = translator->shadow;
     translator->shadow = SHADOW_NONE;
 }
 
@@ -499,6 +510,7 @@ static void translate_run(void *opaque, struct vm_exit *exit)
     prepare(translator);
     translator->is_code_dropped = false;
     translator->context.target = entry_of(translator, block);
+    note_shadow(translator);
     entered_ns = measure_begin(translator);
     how = translate_enter(&translator->context);
     translator->counts.entries++;
@@ -507,8 +519,7 @@ static void translate_run(void *opaque, struct vm_exit *exit)
     vm->is_guest_interrupted = how == TRANSLATE_INTERRUPTED;
     take_flags(&translator->context);
     meter_read(translator);
-    if (how == TRANSLATE_INTERRUPTED || how == TRANSLATE_ABORTED)
-        restore_shadow(translator);
+    restore_shadow(translator);
     if (how == TRANSLATE_LEFT || how == TRANSLATE_ABORTED)
         frame_repair_fxsave(translator);
     if (how == TRANSLATE_LEFT)
@@ -610,6 +621,7 @@ const struct engine translate_engine = {
     .name = "translate",
     .a20_changed = translate_a20_changed,
     .counts_instructions = true, /* with --clock=virtual */
+    .ends_shadows = true,
     .create = translate_create,
     .destroy = translate_destroy,
     .create_shadow = translate_create_shadow,

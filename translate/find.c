@@ -105,6 +105,7 @@ static struct block *make_block(struct translator *translator, uint32_t rpn, gva
                             .eip = vcpu->eip,
                             .linear = linear,
                             .mode = translator->mode,
+                            .limit = vcpu->segment[SEG_CS].limit,
                             .adapted = translator->n_adapted != 0 ? adapt_find : NULL,
                             .ctx = translator};
     struct block *block;

@@ -5,14 +5,25 @@
  */
 #include "translate/build.h"
 
+static uint32_t target_of(const struct builder *b)
+{
+    return build_next_eip(b) + (uint32_t)b->insn->operand[0].immediate;
+}
+
 static bool is_near(const struct builder *b)
 {
     return b->insn->operand_size == 4;
 }
 
-static uint32_t target_of(const struct builder *b)
+static bool is_direct(const struct builder *b)
 {
-    return build_next_eip(b) + (uint32_t)b->insn->operand[0].immediate;
+    return is_near(b) && target_of(b) <= b->source->limit;
+}
+
+/* Where it leads is not known here. */
+static bool is_indirect(const struct builder *b)
+{
+    return is_near(b) && b->source->limit == UINT32_MAX;
 }
 
 /* ---- direct -------------------------------------------------------------------------------------------- */
@@ -21,7 +32,7 @@ bool lower_jcc(struct builder *b)
 {
     uint8_t *displacement;
 
-    if (!is_near(b))
+    if (!is_direct(b))
         return false;
     if (b->esp == 0) /* a loop's jump goes straight back, then */
         build_count_ahead(b);
@@ -34,7 +45,7 @@ bool lower_jcc(struct builder *b)
 
 bool lower_jump(struct builder *b)
 {
-    if (!is_near(b))
+    if (!is_direct(b))
         return false;
     build_flush_esp(b);
     build_count_this(b);
@@ -47,7 +58,7 @@ bool lower_loop(struct builder *b)
 {
     uint8_t *displacement;
 
-    if (!is_near(b) || b->insn->address_size != 4)
+    if (!is_direct(b) || b->insn->address_size != 4)
         return false;
     emit_byte(&b->e, 0x67);
     emit_byte(&b->e, b->insn->opcode);
@@ -75,7 +86,7 @@ static void push_return(struct builder *b)
 
 bool lower_call(struct builder *b)
 {
-    if (!is_near(b) || !memory_is_flat(b, SEG_SS))
+    if (!is_direct(b) || !memory_is_flat(b, SEG_SS))
         return false;
     push_return(b);
     build_exit(b, target_of(b));
@@ -88,7 +99,7 @@ bool lower_return(struct builder *b)
 {
     int32_t extra = b->insn->opcode == 0xc2 ? (int32_t)(uint16_t)b->insn->operand[0].immediate : 0;
 
-    if (!is_near(b) || !memory_is_flat(b, SEG_SS))
+    if (!is_indirect(b) || !memory_is_flat(b, SEG_SS))
         return false;
     memory_stack(b, OP_MOV_LOAD, R8, 0);
     emit_op_base(&b->e, 0, OP_LEA, RSP, RSP, b->esp + 4 + extra);
@@ -113,7 +124,7 @@ static bool load_target(struct builder *b)
 
 bool lower_jump_indirect(struct builder *b)
 {
-    if (!is_near(b) || !load_target(b))
+    if (!is_indirect(b) || !load_target(b))
         return false;
     build_flush_esp(b);
     build_count_this(b);
@@ -123,7 +134,7 @@ bool lower_jump_indirect(struct builder *b)
 
 bool lower_call_indirect(struct builder *b)
 {
-    if (!is_near(b) || !memory_is_flat(b, SEG_SS) || !load_target(b))
+    if (!is_indirect(b) || !memory_is_flat(b, SEG_SS) || !load_target(b))
         return false;
     push_return(b);
     build_dispatch(b);

@@ -241,6 +241,7 @@ static const struct block *build(struct listing *listing, uint32_t offset)
     uint32_t eip = request->eip + offset, in_page = PAGE_SIZE - (eip & PAGE_MASK);
     size_t n = request->n - offset;
     struct source source = {.bytes = request->bytes + offset,
+                            .limit = UINT32_MAX,
                             .n = n < in_page ? (uint32_t)n : in_page,
                             .place = eip,
                             .eip = eip,

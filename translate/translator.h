@@ -107,8 +107,9 @@ struct translator {
         unsigned kind;
     } retry;
     struct vm_exit exit; /* of a call that leaves translate_enter */
-    uint8_t shadow;      /* enum interrupt_shadow: after the last call, at... */
+    uint8_t shadow;      /* enum interrupt_shadow: there before the instruction at... */
     uint32_t shadow_eip;
+    uint64_t shadow_count; /* of instructions, then */
     struct {
         uint64_t low; /* of base, limit */
         uint16_t attributes;

@@ -43,6 +43,7 @@ static struct source source_of(struct start *start, const uint8_t *bytes, uint32
     uint32_t linear = eip + (mode & MODE_FLAT_CS ? 0 : start->base),
              in_page = PAGE_SIZE - (linear & PAGE_MASK);
     struct source source = {.bytes = bytes + offset,
+                            .limit = UINT32_MAX,
                             .n = n - offset < in_page ? n - offset : in_page,
                             .place = linear & (N_PAGES * PAGE_SIZE - 1),
                             .eip = eip,

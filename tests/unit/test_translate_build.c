@@ -56,7 +56,8 @@ static void teardown(void)
 static struct source source_at(const uint8_t *bytes, size_t n, uint32_t eip, uint32_t mode)
 {
     uint32_t in_page = PAGE_SIZE - (eip & PAGE_MASK);
-    struct source source = {.bytes = bytes, .place = eip, .eip = eip, .linear = eip, .mode = mode};
+    struct source source = {
+        .bytes = bytes, .place = eip, .eip = eip, .linear = eip, .mode = mode, .limit = UINT32_MAX};
 
     source.n = n < in_page ? (uint32_t)n : in_page;
     if (n > in_page) {
@@ -260,6 +261,30 @@ START_TEST(loops_are_aligned)
 }
 END_TEST
 
+/* Where CS has a limit, a jump that may lead beyond it is the emulator's: the fault is the jump's. */
+START_TEST(jumps_and_the_limit_of_cs)
+{
+    static const struct {
+        uint8_t bytes[8];
+        bool is_direct;
+    } cases[] = {{{0xeb, 0x10}, true}, {{0x74, 0x10}, true},  {{0xe8, 0x10}, true},  {{0xe2, 0x10}, true},
+                 {{0xc3}, false},      {{0xff, 0xe0}, false}, {{0xff, 0xd0}, false}, {{0xc2, 4}, false}};
+    const uint32_t eip = 0x1000;
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++)
+        for (uint32_t limit = eip + 8; limit < eip + 0x20; limit++) {
+            struct source source = source_at(cases[i].bytes, sizeof cases[i].bytes, eip, FLAT);
+            size_t n_calls = cache.n_calls;
+            bool is_beyond = eip + 2 + 0x10 + (cases[i].bytes[0] == 0xe8 ? 3 : 0) > limit;
+
+            source.n = cases[i].bytes[0] == 0xe8 ? 5 : cases[i].bytes[0] == 0xc2 ? 3 : 2;
+            source.limit = limit;
+            ck_assert(build_alive(&source));
+            ck_assert_uint_eq(cache.n_calls - n_calls, is_beyond || !cases[i].is_direct);
+        }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("translate/build");
@@ -274,6 +299,7 @@ int main(void)
     tcase_add_loop_test(tests, an_interrupt_is_looked_for_behind_the_shadow_of_sti, 0, N_MODES);
     tcase_add_loop_test(tests, sti_before_a_jump, 0, 2);
     tcase_add_test(tests, loops_are_aligned);
+    tcase_add_test(tests, jumps_and_the_limit_of_cs);
     suite_add_tcase(suite, tests);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

@@ -29,6 +29,7 @@ static struct block *make(uint32_t place, uint32_t mode, const char *code, uint3
 {
     uint32_t in_page = PAGE_SIZE - (place & PAGE_MASK);
     struct source source = {.bytes = (const uint8_t *)code,
+                            .limit = UINT32_MAX,
                             .n = n < in_page ? n : in_page,
                             .place = place,
                             .eip = place,

@@ -35,6 +35,7 @@ static enum adapted all_split(void *ctx, uint64_t place)
 static const struct block *build(uint32_t mode, enum adapted (*adapted)(void *ctx, uint64_t place))
 {
     struct source source = {.bytes = guest,
+                            .limit = UINT32_MAX,
                             .n = sizeof guest,
                             .place = 0x1000,
                             .eip = 0x1000,
