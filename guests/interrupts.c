@@ -367,6 +367,34 @@ CODE(rdtsc_until_timer, "sti\n"
                         "je 1b\n\t"
                         "cli")
 
+/* ---- RF ---- */
+
+enum { EFLAGS_RF = 1 << 16 };
+
+static volatile uint32_t flags_at_timer;
+
+static void on_timer_with_flags(struct trap_frame *frame)
+{
+    flags_at_timer = frame->eflags;
+    pic_eoi(IRQ_TIMER);
+}
+
+/* IRET with RF holds instruction breakpoints back for one instruction; then RF is clear again. */
+static void check_resume_flag(void)
+{
+    cli();
+    trap_set_handler(IRQ_BASE + IRQ_TIMER, on_timer_with_flags);
+    flags_at_timer = EFLAGS_RF;
+    pit_one_shot(2000);
+    __asm__ volatile("pushf; orl $0x10200, (%%esp); push %%cs; push $1f; iret; 1: mov $100000000, %%ecx\n"
+                     "2: dec %%ecx; jz 3f; cmpl $0x10000, %0; je 2b; 3: cli"
+                     : "+m"(flags_at_timer)
+                     :
+                     : "ecx", "memory", "cc");
+    trap_set_handler(IRQ_BASE + IRQ_TIMER, on_timer);
+    check_option("rf", "RF ends with the instruction that IRET went to", !(flags_at_timer & EFLAGS_RF));
+}
+
 static void on_timer_at_rdtsc(struct trap_frame *frame)
 {
     timer_came = 1;
@@ -466,6 +494,7 @@ void guest_main(void)
     check_spurious();
     check_priorities();
     check_instruction_boundaries();
+    check_resume_flag();
     check_no_middle();
     check_nmi();
 }

@@ -100,7 +100,7 @@ struct engine {
     void (*destroy)(void *state);
     /* run() counts retired instructions in vm->n_instructions. */
     bool counts_instructions;
-    /* run() ends the shadow of STI or MOV SS with the instruction after it, and one that is there when it
+    /* run() ends the shadow of STI or MOV SS, and RF, with the next instruction, and what is there when it
      * returns has not ended. Else a shadow that was there before is over when EIP has moved. */
     bool ends_shadows;
     /* The window that shadowpt is to fill: where it lies now. NULL: it has none, and reaches the guest's

@@ -309,15 +309,32 @@ static bool run_quietly(struct vm *vm, const struct call *call)
     return true;
 }
 
-/* The shadow of STI or MOV SS ends with the next instruction; until then: restore_shadow. */
+/* The shadow of STI or MOV SS, and RF, end with the next instruction; until then: restore_shadow. */
 static void note_shadow(struct translator *translator)
 {
     struct vm *vm = translator->vm;
 
     translator->shadow = vm->vcpu.interrupt_shadow;
+    translator->resume_flag = vm->vcpu.eflags & EFLAGS_RF;
     translator->shadow_eip = vm->vcpu.eip;
     translator->shadow_count = vm->n_instructions;
     vm->vcpu.interrupt_shadow = SHADOW_NONE;
+    vm->vcpu.eflags &= ~EFLAGS_RF;
+}
+
+/* The instruction after STI or MOV SS has not run yet. (Where instructions are not counted it may be long ago,
+ * and the guest at the same place again: then an interrupt waits for one instruction more.) */
+static void restore_shadow(struct translator *translator)
+{
+    struct vm *vm = translator->vm;
+
+    if (vm->vcpu.eip == translator->shadow_eip && vm->n_instructions == translator->shadow_count) {
+        vm->vcpu.eflags |= translator->resume_flag;
+        if (vm->vcpu.interrupt_shadow == SHADOW_NONE)
+            vm->vcpu.interrupt_shadow = translator->shadow;
+    }
+    translator->shadow = SHADOW_NONE;
+    translator->resume_flag = 0;
 }
 
 static void note_load(struct translator *translator, const struct call *call)
@@ -337,6 +354,7 @@ static const uint8_t *on_callout(struct translator *translator, uint32_t number)
     vm->vcpu.eip = call->eip;
     take_flags(&translator->context);
     meter_read(translator);
+    restore_shadow(translator);
     if (call->insn.sensitive != NULL)
         translator->counts.sensitive++;
     else
@@ -441,19 +459,6 @@ static void classify_fault(struct translator *translator, struct vm_exit *exit)
                   .cr2 = (uint32_t)address}};
     adapt_note_fault(translator, exit);
     adapt_to_string(translator, exit);
-}
-
-/* The guest left translated code before the instruction after STI or MOV SS had run. (Where instructions are
- * not counted it may be long after, and the guest at the same place again: then an interrupt waits for one
- * instruction more.) */
-static void restore_shadow(struct translator *translator)
-{
-    struct vm *vm = translator->vm;
-
-    if (vm->vcpu.eip == translator->shadow_eip && vm->n_instructions == translator->shadow_count &&
-        vm->vcpu.interrupt_shadow == SHADOW_NONE)
-        vm->vcpu.interrupt_shadow = translator->shadow;
-    translator->shadow = SHADOW_NONE;
 }
 
 /* States without a mode, and single steps. */

@@ -53,12 +53,12 @@ for image in "$GUESTS"/*.elf; do
     [ "$name" = tour ] && continue
     for clock in host virtual; do
         for engine in interpret translate; do
-            more="fpu sysenter far null"
+            more="fpu sysenter far null rf"
             [ $engine = interpret ] && more+=" a20"
             guest "$name" "$engine, --clock $clock" --clock $clock --append "$words $more"
         done
     done
-    guest "$name" "translate, mprotect" --no-userfaultfd --append "$words fpu sysenter far null"
+    guest "$name" "translate, mprotect" --no-userfaultfd --append "$words fpu sysenter far null rf"
 done
 
 for kernel in "" "$GUESTS/tour.elf"; do # the embedded one is the same
