@@ -322,8 +322,8 @@ static void note_shadow(struct translator *translator)
     vm->vcpu.eflags &= ~EFLAGS_RF;
 }
 
-/* The instruction after STI or MOV SS has not run yet. (Where instructions are not counted it may be long ago,
- * and the guest at the same place again: then an interrupt waits for one instruction more.) */
+/* The instruction after STI or MOV SS has not run yet. (Where instructions are not counted it may be long
+ * ago, and the guest at the same place again: then an interrupt waits for one instruction more.) */
 static void restore_shadow(struct translator *translator)
 {
     struct vm *vm = translator->vm;

@@ -106,8 +106,8 @@ struct translator {
         gva_t address;
         unsigned kind;
     } retry;
-    struct vm_exit exit; /* of a call that leaves translate_enter */
-    uint8_t shadow;      /* enum interrupt_shadow: there before the instruction at... */
+    struct vm_exit exit;  /* of a call that leaves translate_enter */
+    uint8_t shadow;       /* enum interrupt_shadow: there before the instruction at... */
     uint32_t resume_flag; /* EFLAGS.RF */
     uint32_t shadow_eip;
     uint64_t shadow_count; /* of instructions, then */

@@ -54,8 +54,12 @@ enum outcome vcpu_access_aligned(struct vcpu *vcpu, gva_t linear, void *buf, uns
                                  unsigned alignment, unsigned kind)
 {
     if ((linear & (alignment - 1)) && (kind & ACCESS_USER) && (vcpu->cr0 & CR0_AM) &&
-        (vcpu->eflags & EFLAGS_AC))
-        return vcpu_raise_error(vcpu, EXCEPTION_AC, 0);
+        (vcpu->eflags & EFLAGS_AC)) {
+        /* a page fault goes first (SDM Vol 3A table 6-2) */
+        enum outcome outcome = vcpu->ops->memory(vcpu, linear, buf, size, kind | ACCESS_PROBE);
+
+        return outcome == OUTCOME_DONE ? vcpu_raise_error(vcpu, EXCEPTION_AC, 0) : outcome;
+    }
     return vcpu->ops->memory(vcpu, linear, buf, size, kind);
 }
 
