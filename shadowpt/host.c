@@ -89,7 +89,7 @@ static void forget_anchors(struct shadow *shadow, struct page_range range)
 
 static bool is_empty(const struct shadow *shadow, uint32_t chunk)
 {
-    const uint32_t *spte = &shadow->spte[chunk * CHUNK_PAGES];
+    const uint32_t *spte = &shadow->spte[(size_t)chunk * CHUNK_PAGES];
 
     if (shadow->region[chunk * CHUNK_PAGES >> shadow->region_bits].n_pages == 0)
         return true; /* a region is a chunk, or two */
