@@ -188,12 +188,12 @@ static const uint8_t *look_up(struct translator *translator)
     return entry_of(translator, block);
 }
 
-/* As an indirect jump does: the entry that the table has for EIP checks it, and comes back if it is
- * another's. */
+/* As a direct jump to another page does: the entry that the table has for EIP checks it, and comes back if it
+ * is another's. */
 static const uint8_t *go_to_eip(struct translator *translator)
 {
     const struct cache *cache = &translator->cache;
-    uint32_t slot = translator->context.table[translator->vm->vcpu.eip & (TABLE_SLOTS - 1)];
+    uint32_t slot = translator->context.table[direct_slot(translator->vm->vcpu.eip)];
 
     if (slot == 0)
         return look_up(translator);

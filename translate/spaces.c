@@ -33,6 +33,8 @@
 
 #define HWCAP2_FSGSBASE_BIT 2
 
+#define TABLE_SIZE (sizeof(uint32_t[2]) * TABLE_SLOTS)
+
 /* A write to a page table is a call, once the instruction that does it is known. */
 #define FLOOD_WRITES 1024u
 
@@ -101,7 +103,7 @@ void spaces_release(struct translator *translator)
         shadow_destroy(space->shadow); /* it tells of what it drops, until it is gone */
         for (unsigned j = 0; j < TABLES_PER_SPACE; j++)
             if (space->tables[j].slots != NULL)
-                munmap(space->tables[j].slots, TABLE_SLOTS * sizeof(uint32_t));
+                munmap(space->tables[j].slots, TABLE_SIZE);
         if (space->has_code != NULL)
             munmap(space->has_code, PAGES / 8);
     }
@@ -145,9 +147,9 @@ const uint32_t *spaces_table(struct translator *translator)
             break;
     }
     if (oldest->slots == NULL)
-        oldest->slots = reserve(TABLE_SLOTS * sizeof(uint32_t));
+        oldest->slots = reserve(TABLE_SIZE);
     else
-        clear(oldest->slots, TABLE_SLOTS * sizeof(uint32_t));
+        clear(oldest->slots, TABLE_SIZE);
     oldest->mode = translator->mode;
     oldest->used_at = ++translator->uses;
     return oldest->slots;
@@ -167,7 +169,13 @@ void spaces_note_target(struct translator *translator, uint32_t eip, const struc
     uint32_t *slots = (uint32_t *)(uintptr_t)translator->context.table;
     gva_t linear = translator->vm->vcpu.segment[SEG_CS].base + eip;
 
-    slots[eip & (TABLE_SLOTS - 1)] = block->code + block->entry;
+    uint32_t entry = block->code + block->entry;
+
+    /* Which part had no entry is not known. If it was not the one for direct jumps, it was the other. */
+    if (slots[direct_slot(eip)] != entry)
+        slots[direct_slot(eip)] = entry;
+    else
+        slots[eip & (TABLE_SLOTS - 1)] = entry;
     note_page(translator->space, linear);
     if (block->second_rpn != 0)
         note_page(translator->space, linear + PAGE_SIZE);
@@ -185,13 +193,18 @@ static void forget_page(struct space *space, uint32_t page)
         if (table->slots == NULL)
             continue;
         if ((table->mode & MODE_FLAT_CS) == 0) {
-            clear(table->slots, TABLE_SLOTS * sizeof(uint32_t));
+            clear(table->slots, TABLE_SIZE);
             continue;
         }
-        for (uint32_t n = 0; n < INSN_MAX_LENGTH; n++)
+        for (uint32_t n = 0; n < INSN_MAX_LENGTH; n++) {
             table->slots[(first + n) & (TABLE_SLOTS - 1)] = 0;
+            table->slots[direct_slot(first + n)] = 0;
+        }
         memset(&table->slots[(page << PAGE_SHIFT) & (TABLE_SLOTS - 1)], 0,
                PAGE_SIZE * sizeof table->slots[0]);
+        for (uint32_t n = 0; n < 16; n++) /* each 16th one is next to the other */
+            memset(&table->slots[direct_slot((page << PAGE_SHIFT) + n)], 0,
+                   PAGE_SIZE / 16 * sizeof table->slots[0]);
     }
 }
 
@@ -224,7 +237,7 @@ static void forget_space(struct space *space)
 {
     for (unsigned i = 0; i < TABLES_PER_SPACE; i++)
         if (space->tables[i].slots != NULL)
-            clear(space->tables[i].slots, TABLE_SLOTS * sizeof(uint32_t));
+            clear(space->tables[i].slots, TABLE_SIZE);
     if (space->has_code != NULL)
         clear(space->has_code, PAGES / 8);
 }

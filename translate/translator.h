@@ -14,12 +14,11 @@
 #include "translate/cache.h"
 #include "translate/context.h"
 
-#define TABLE_SLOTS      65536u /* by the low half of EIP */
 #define TABLES_PER_SPACE 4u
 
-/* Where indirect jumps of one mode go: offsets of blocks' entries in the cache; 0: not known. */
+/* Where jumps of one mode go: offsets of blocks' entries in the cache; 0: not known. */
 struct jump_table {
-    uint32_t *slots; /* NULL: not made yet */
+    uint32_t *slots; /* TABLE_SLOTS for indirect jumps, and as many for direct ones; NULL: not made yet */
     uint32_t mode;
     uint64_t used_at;
 };
