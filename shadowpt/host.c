@@ -105,8 +105,7 @@ static bool wants_anchor(const struct shadow *shadow, uint32_t chunk)
            shadow->config.window.bias == 0 && is_empty(shadow, chunk);
 }
 
-/* ---- mapping --------------------------------------------------------------------------------------------
- */
+/* ---- mapping ------------------------------------------------------------------------------------------- */
 
 /* The host's page tables have a no-execute bit on every CPU that ring3 runs on; compat-mode code honours it.
  */
@@ -150,18 +149,18 @@ static bool reserve(void *first, size_t size)
            MAP_FAILED;
 }
 
-/* Not where something is mapped now: who maps there again would take it away, and the table with it. */
-static bool lay_anchor(struct shadow *shadow, struct page_range range)
+/* Not where something is mapped now: who maps there again would take it away, and the table with it. It can
+ * be done without, where the host has no room for it. */
+static void lay_anchor(struct shadow *shadow, struct page_range range)
 {
     uint32_t chunk = range.first / CHUNK_PAGES;
     uint32_t last = chunk * CHUNK_PAGES + CHUNK_PAGES - 1;
     uint32_t page = range.end <= last ? last : chunk * CHUNK_PAGES;
 
     if (!reserve(host_pointer(shadow, page), PAGE_SIZE))
-        return false;
+        return;
     shadow->anchor[chunk] = (uint16_t)(page % CHUNK_PAGES + 1);
     shadow->set->n_anchors++;
-    return true;
 }
 
 /* Nothing of the range, which lies within one reach, is accessible any more; the notes know that already. An
@@ -173,8 +172,8 @@ static bool unmap(struct shadow *shadow, struct page_range range)
     if (!shadow->config.window.is_open)
         return reserve(host_pointer(shadow, range.first), (size_t)(range.end - range.first) * PAGE_SIZE);
     forget_anchors(shadow, range);
-    if ((range.end - 1) / CHUNK_PAGES == chunk && wants_anchor(shadow, chunk) && !lay_anchor(shadow, range))
-        return false;
+    if ((range.end - 1) / CHUNK_PAGES == chunk && wants_anchor(shadow, chunk))
+        lay_anchor(shadow, range);
     return munmap(host_pointer(shadow, range.first), (size_t)(range.end - range.first) * PAGE_SIZE) == 0;
 }
 

@@ -85,7 +85,6 @@ struct builder {
     bool is_ended;     /* control does not reach the next instruction */
     bool is_shadowed;  /* this instruction comes after an STI */
     bool is_split;     /* this instruction chooses its window by the address */
-    bool may_continue; /* the call just made may come back behind itself */
     struct point *points;
     uint32_t n_points;
     uint16_t beginnings[MAX_BLOCK_INSTRUCTIONS]; /* of the instructions: the numbers of their first points */
