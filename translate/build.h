@@ -78,13 +78,13 @@ struct builder {
     struct insn decoded;
     uint32_t eip; /* of it */
     uint32_t mode;
-    int16_t esp;       /* what rsp lacks */
-    int8_t uncounted;  /* MODE_COUNT: instructions done since the budget was last brought up to date */
-    bool is_counted;   /* this instruction is among them already */
-    uint8_t *longest;  /* where the entry's check wants to know how many instructions the block has */
-    bool is_ended;     /* control does not reach the next instruction */
-    bool is_shadowed;  /* this instruction comes after an STI */
-    bool is_split;     /* this instruction chooses its window by the address */
+    int16_t esp;      /* what rsp lacks */
+    int8_t uncounted; /* MODE_COUNT: instructions done since the budget was last brought up to date */
+    bool is_counted;  /* this instruction is among them already */
+    uint8_t *longest; /* where the entry's check wants to know how many instructions the block has */
+    bool is_ended;    /* control does not reach the next instruction */
+    bool is_shadowed; /* this instruction comes after an STI */
+    bool is_split;    /* this instruction chooses its window by the address */
     struct point *points;
     uint32_t n_points;
     uint16_t beginnings[MAX_BLOCK_INSTRUCTIONS]; /* of the instructions: the numbers of their first points */
