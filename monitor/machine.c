@@ -116,6 +116,19 @@ static void copy(void *to, const void *from, unsigned size)
     }
 }
 
+/* A store into a page that has translations, or is a page table: the guest's own are many. */
+static bool held_access(struct vm *vm, gva_t linear, const void *buf, unsigned size, unsigned kind)
+{
+    const struct shadow *shadow =
+        (kind & ACCESS_USER) || vm->system_shadow == NULL ? vm->shadow : vm->system_shadow;
+    uint32_t rpn = shadow_held(shadow, &vm->vcpu, linear, kind);
+
+    if (rpn == RPN_NONE || ((kind & ACCESS_USER) && linear >= shadow_user_limit(shadow)))
+        return false;
+    memory_write_page(&vm->memory, rpn, linear & PAGE_MASK, buf, size);
+    return true;
+}
+
 static bool mapped_access(struct vm *vm, gva_t linear, void *buf, unsigned size, unsigned kind)
 {
     uint8_t *hva;
@@ -124,7 +137,8 @@ static bool mapped_access(struct vm *vm, gva_t linear, void *buf, unsigned size,
         return false;
     hva = mapped(vm, linear, kind);
     if (hva == NULL)
-        return false;
+        return (kind & (ACCESS_WRITE | ACCESS_PROBE)) == ACCESS_WRITE &&
+               held_access(vm, linear, buf, size, kind);
     if (kind & ACCESS_PROBE)
         return true;
     copy((kind & ACCESS_WRITE) ? hva : buf, (kind & ACCESS_WRITE) ? buf : hva, size);

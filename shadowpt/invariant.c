@@ -94,6 +94,14 @@ static bool check_levels(const struct shadow *shadow, const struct report *repor
     return true;
 }
 
+/* D is set, or cannot be: in ROM. */
+static bool is_dirty(const struct shadow *shadow, const struct walk *walk)
+{
+    return walk->n_levels == 0 || walk->dirty ||
+           (shadow->memory->page_flags[memory_rpn(shadow->memory, walk->level[walk->n_levels - 1].address)] &
+            PAGE_IS_ROM) != 0;
+}
+
 static bool check_writable(const struct shadow *shadow, const struct report *report, gva_t gva, uint32_t spte,
                            const struct walk *walk)
 {
@@ -102,6 +110,8 @@ static bool check_writable(const struct shadow *shadow, const struct report *rep
 
     if (is_held && !(spte & SPTE_HOST_UFFD))
         return fails(report, "%08x: writable in the host only", gva);
+    if ((spte & SPTE_HELD) && (!walk->write || !is_dirty(shadow, walk)))
+        return fails(report, "%08x: held back from writes that the guest's tables do not allow", gva);
     if (!(spte & SPTE_WRITE))
         return true;
     if (!(spte & SPTE_HOST_WRITE))
@@ -111,9 +121,7 @@ static bool check_writable(const struct shadow *shadow, const struct report *rep
                      (page_flags & PAGE_IS_ROM)     ? "ROM page"
                      : (page_flags & PAGE_IS_TABLE) ? "page table"
                                                     : "page of code");
-    if (walk->n_levels != 0 && !walk->dirty &&
-        !(shadow->memory->page_flags[memory_rpn(shadow->memory, walk->level[walk->n_levels - 1].address)] &
-          PAGE_IS_ROM))
+    if (!is_dirty(shadow, walk))
         return fails(report, "%08x: writable, but D is clear", gva);
     if (!(spte & SPTE_OVERRIDE))
         return walk->write || fails(report, "%08x: writable, but the guest's tables forbid it", gva);

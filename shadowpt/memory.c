@@ -314,6 +314,12 @@ static bool write_bytes(struct guest_memory *memory, gpa_t gpa, const void *buf,
     return true;
 }
 
+void memory_write_page(struct guest_memory *memory, uint32_t rpn, uint32_t offset, const void *buf, size_t n)
+{
+    BUG_ON(offset + n > PAGE_SIZE);
+    write_page(memory, memory->hva + ((uint64_t)rpn << PAGE_SHIFT) + offset, buf, n, false);
+}
+
 bool memory_write(struct guest_memory *memory, gpa_t gpa, const void *buf, size_t n)
 {
     return write_bytes(memory, gpa, buf, n, DOOR_WRITE);

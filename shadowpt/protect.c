@@ -83,10 +83,12 @@ static bool protect_by_userfaultfd(struct shadow *shadow, uint32_t page)
     return hold_back(shadow, page, true);
 }
 
-/* The page, mapped writable, becomes read-only. What the host refuses to protect is unmapped. */
+/* The page, mapped writable, becomes read-only: it is held back, unless the caller knows better. What the
+ * host refuses to protect is unmapped. */
 void protect_page(struct shadow *shadow, uint32_t page)
 {
     uint32_t gone = SPTE_WRITE | SPTE_OVERRIDE;
+    uint32_t held = (shadow->spte[page] & (SPTE_WRITE | SPTE_OVERRIDE)) == SPTE_WRITE ? SPTE_HELD : 0;
 
     if (!protect_by_userfaultfd(shadow, page)) {
         if (!host_set_writable(shadow, page, false)) {
@@ -95,7 +97,7 @@ void protect_page(struct shadow *shadow, uint32_t page)
         }
         gone |= SPTE_HOST_WRITE;
     }
-    space_set_flags(shadow, page, shadow->spte[page] & PAGE_MASK & ~gone);
+    space_set_flags(shadow, page, (shadow->spte[page] & PAGE_MASK & ~gone) | held);
     space_observe(shadow, SHADOW_CHANGE_PROTECT, page, 1);
 }
 

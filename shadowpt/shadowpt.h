@@ -96,6 +96,8 @@ uint32_t memory_run(const struct guest_memory *memory, gpa_t gpa);
 bool memory_read(const struct guest_memory *memory, gpa_t gpa, void *buf, size_t n);
 bool memory_write(struct guest_memory *memory, gpa_t gpa, const void *buf, size_t n);
 bool memory_write_rom(struct guest_memory *memory, gpa_t gpa, const void *buf, size_t n);
+/* The same as memory_write for bytes within a page whose rpn is known. */
+void memory_write_page(struct guest_memory *memory, uint32_t rpn, uint32_t offset, const void *buf, size_t n);
 /* As the CPU's walk setting A and D bits in the naturally aligned page-table entry at gpa: one atomic step,
  * and no trace is told, since A and D only ever grow by it. false: the entry is no longer `old`; then nothing
  * was written. An entry in ROM, or where there is no memory, stays as it is. */
@@ -260,6 +262,10 @@ bool shadow_find(const struct shadow *shadow, gva_t gva, struct shadow_mapping *
  * nothing to set; the rest of the page follows. NULL: take the long way. A page that may be written so is
  * neither ROM nor a page table nor code. */
 uint8_t *shadow_fast(const struct shadow *shadow, const struct vcpu *vcpu, gva_t gva, unsigned kind);
+/* The page of memory at gva, if the space maps it read-only, although the guest's tables allow a write of
+ * this kind and have nothing to set, because it is a page table or has translations: to be written through
+ * the door. RPN_NONE: take the long way. */
+uint32_t shadow_held(const struct shadow *shadow, const struct vcpu *vcpu, gva_t gva, unsigned kind);
 /* For a debugger: instructions on the page of gva cannot be fetched, and the attempt is a #PF with PF_FETCH,
  * until they are allowed again, which must be before anything else is asked of the shadow. Nothing the guest
  * sees changes. false: the page is not mapped now. */

@@ -114,6 +114,14 @@ uint8_t *shadow_fast(const struct shadow *shadow, const struct vcpu *vcpu, gva_t
     return shadow->memory->hva + ((uint64_t)spte_rpn(spte) << PAGE_SHIFT) + (gva & PAGE_MASK);
 }
 
+uint32_t shadow_held(const struct shadow *shadow, const struct vcpu *vcpu, gva_t gva, unsigned kind)
+{
+    uint32_t spte = shadow->spte[gva >> PAGE_SHIFT];
+    uint32_t needed = SPTE_PRESENT | SPTE_HELD | ((kind & ACCESS_USER) ? SPTE_USER : 0);
+
+    return (spte & needed) == needed && space_is_for(shadow, vcpu) ? spte_rpn(spte) : RPN_NONE;
+}
+
 void space_observe(struct shadow *shadow, enum shadow_change change, uint32_t first, uint32_t n)
 {
     if (shadow->config.observe != NULL)

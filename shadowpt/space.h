@@ -44,6 +44,7 @@ enum {
         32, /* the host mapping is PROT_WRITE; without SPTE_WRITE userfaultfd holds the page back */
     SPTE_HOST_UFFD = 64, /* the host mapping is registered with userfaultfd */
     SPTE_NX = 128,       /* nobody can execute it; the host mapping is not PROT_EXEC */
+    SPTE_HELD = 256,     /* without SPTE_WRITE: the guest's tables allow it, a page table or code do not */
 };
 
 static inline uint32_t spte_rpn(uint32_t spte)

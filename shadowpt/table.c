@@ -198,6 +198,8 @@ static void settle_page(struct shadow *shadow, struct drop_batch *batch, uint32_
         drop_add(shadow, batch, page);
     else if ((spte & SPTE_WRITE) && !(rights & needed_to_write))
         protect_page(shadow, page);
+    if ((shadow->spte[page] & SPTE_HELD) && !(rights & SPTE_WRITE))
+        space_set_flags(shadow, page, shadow->spte[page] & PAGE_MASK & ~(uint32_t)SPTE_HELD);
 }
 
 /* All mapped pages of a region against a page-directory entry that may lead anywhere. */
