@@ -99,10 +99,20 @@ static bool is_empty(const struct shadow *shadow, uint32_t chunk)
     return true;
 }
 
-static bool wants_anchor(const struct shadow *shadow, uint32_t chunk)
+/* What is mapped is mostly next to other things. */
+static bool has_neighbour(const struct shadow *shadow, struct page_range range)
 {
+    return (range.first % CHUNK_PAGES != 0 && shadow->spte[range.first - 1] != 0) ||
+           (range.end % CHUNK_PAGES != 0 && shadow->spte[range.end] != 0);
+}
+
+/* The range lies within a chunk, and is about to go. */
+static bool wants_anchor(const struct shadow *shadow, struct page_range range)
+{
+    uint32_t chunk = range.first / CHUNK_PAGES;
+
     return shadow->anchor[chunk] == 0 && shadow->set->n_anchors < MOST_ANCHORS &&
-           shadow->config.window.bias == 0 && is_empty(shadow, chunk);
+           shadow->config.window.bias == 0 && !has_neighbour(shadow, range) && is_empty(shadow, chunk);
 }
 
 /* ---- mapping ------------------------------------------------------------------------------------------- */
@@ -167,12 +177,10 @@ static void lay_anchor(struct shadow *shadow, struct page_range range)
  * address of a window that is not open never becomes free for the process. */
 static bool unmap(struct shadow *shadow, struct page_range range)
 {
-    uint32_t chunk = range.first / CHUNK_PAGES;
-
     if (!shadow->config.window.is_open)
         return reserve(host_pointer(shadow, range.first), (size_t)(range.end - range.first) * PAGE_SIZE);
     forget_anchors(shadow, range);
-    if ((range.end - 1) / CHUNK_PAGES == chunk && wants_anchor(shadow, chunk))
+    if (range.first / CHUNK_PAGES == (range.end - 1) / CHUNK_PAGES && wants_anchor(shadow, range))
         lay_anchor(shadow, range);
     return munmap(host_pointer(shadow, range.first), (size_t)(range.end - range.first) * PAGE_SIZE) == 0;
 }
