@@ -117,17 +117,28 @@ static void attend(struct vm *vm)
 
 /* The host timer interrupts the guest for whatever comes first. Virtual time needs none: it passes at exits;
  * there the timer only watches for a guest that never exits. */
+/* 0: not at all. One that has struck since it was armed is not armed any more. */
+static void arm(struct vm *vm, uint64_t host_ns)
+{
+    if (host_ns == 0 && (vm->armed_ns == 0 || vm->engine->host_ns() >= vm->armed_ns)) {
+        vm->armed_ns = 0;
+        return;
+    }
+    vm->engine->arm(vm->engine_state, host_ns);
+    vm->armed_ns = host_ns;
+}
+
 static void arm_host_timer(struct vm *vm)
 {
     uint64_t when = earliest(next_timer_run(vm), vm->next_input);
 
     vm->deadline_moved = false;
     if (vm_is_counted(vm))
-        vm->engine->arm(vm->engine_state, 0);
+        arm(vm, 0);
     else if (vm->config.clock == CLOCK_VIRTUAL)
-        vm->engine->arm(vm->engine_state, vm->engine->host_ns() + SPIN_CPU_NS);
+        arm(vm, vm->engine->host_ns() + SPIN_CPU_NS);
     else
-        vm->engine->arm(vm->engine_state, when == CLOCK_NO_DEADLINE ? 0 : vm->host_start_ns + when);
+        arm(vm, when == CLOCK_NO_DEADLINE ? 0 : vm->host_start_ns + when);
 }
 
 static void deliver_pending(struct vm *vm)
@@ -177,6 +188,8 @@ static void wait_for_interrupt(struct vm *vm)
         check_virtual_end(vm);
         clock_run(&vm->clock);
     } else {
+        arm(vm, 0); /* the wait ends by itself: a signal at the same time would cost more than this */
+        vm->deadline_moved = true;
         take_console_input(vm, vm->next_deadline == CLOCK_NO_DEADLINE ? UINT64_MAX : vm->next_deadline - now);
     }
     if (vm->attention)

@@ -568,6 +568,35 @@ START_TEST(a_distant_timer_is_on_time)
 }
 END_TEST
 
+static uint64_t armed_while_waiting;
+
+static size_t wait_for_input(void *console, uint8_t *bytes, size_t n, uint64_t timeout_ns)
+{
+    (void)console, (void)bytes, (void)n;
+    armed_while_waiting = fake.armed;
+    fake.now += timeout_ns;
+    return 0;
+}
+
+/* The wait of a halted guest ends when the timer is due: the host's timer would only interrupt it. */
+START_TEST(the_host_timer_sleeps_with_the_guest)
+{
+    set_timer(11932); /* 10 ms */
+    fake.now += 1000; /* counting begins at the next pulse */
+    timer_fires();
+    ck_assert_uint_gt(fake.armed, fake.now);
+    vm.config.console_read = wait_for_input;
+    vm.vcpu.halted = true;
+    vm.vcpu.eflags |= EFLAGS_IF;
+    armed_while_waiting = 1;
+    vm_run_once(&vm);
+    ck_assert_uint_eq(armed_while_waiting, 0);
+    vm.vcpu.halted = false;
+    vm_run_once(&vm);
+    ck_assert_uint_ge(fake.armed, fake.now); /* it is due */
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("exits");
@@ -588,6 +617,7 @@ int main(void)
     tcase_add_test(tests, a_hostile_timer_leaves_the_guest_time);
     tcase_add_test(tests, a_slice_ends_when_it_ends);
     tcase_add_test(tests, a_distant_timer_is_on_time);
+    tcase_add_test(tests, the_host_timer_sleeps_with_the_guest);
     suite_add_tcase(suite, tests);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
