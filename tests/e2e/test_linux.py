@@ -162,8 +162,12 @@ class Linux(harness.Test):
 
     def test_the_shadow_is_right_at_every_exit(self):
         """All host mappings against the guest's page tables, at each exit of a boot and of some programs."""
-        linux = self.boot("--check-shadow", patience=3 * harness.PATIENCE)
+        with open(os.environ["TORTURE"], "rb") as file:
+            linux = self.boot("--check-shadow", extra=self.archive(torture=file.read()), patience=3 * harness.PATIENCE)
         self.assertEqual(self.ask(linux, "seq 10 | sort -rn | tail -n 1"), "1\n")
+        self.assertEqual(self.ask(linux, "sh -c 'for i in $(seq 30); do (echo $i >>/tmp/forks) & done; wait'; "
+                                         "sort -n /tmp/forks | uniq | wc -l"), "30\n")
+        self.assertIn("torture: all is well", self.ask(linux, "torture 0", patience=3 * harness.PATIENCE))
         self.power_off(linux)
 
     def test_keys(self):
