@@ -269,4 +269,19 @@ static inline const char *hostile_run(const struct hostile_machine *machine)
     return hostile_judge(status, is_hung);
 }
 
+/* $RING3_FUZZ_SEEDS, "1234" or "1000-1999"; else those from 1 to n_default. */
+static inline void hostile_read_seeds(uint64_t *first, uint64_t *last, uint64_t n_default)
+{
+    const char *text = getenv("RING3_FUZZ_SEEDS");
+    char *end;
+
+    *first = 1;
+    *last = n_default;
+    if (text == NULL)
+        return;
+    *first = *last = strtoull(text, &end, 10);
+    if (*end == '-')
+        *last = strtoull(end + 1, NULL, 10);
+}
+
 #endif

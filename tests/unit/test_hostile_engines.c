@@ -204,20 +204,6 @@ static void print_next(const struct end *end)
     printf("    at %08x: %s\n", end->vcpu.eip, text);
 }
 
-static void read_seeds(uint64_t *first, uint64_t *last)
-{
-    const char *text = getenv("RING3_FUZZ_SEEDS");
-    char *end;
-
-    *first = 1;
-    *last = DEFAULT_SEEDS;
-    if (text == NULL)
-        return;
-    *first = *last = strtoull(text, &end, 10);
-    if (*end == '-')
-        *last = strtoull(end + 1, NULL, 10);
-}
-
 /* They found something once. */
 static const uint64_t memorable[] = {1082, 1152, 1168, 1463};
 
@@ -228,7 +214,7 @@ START_TEST(translator_and_reference_agree)
     uint64_t first, last, n_seeds, n[DIFFERENT + 1] = {0}, n_instructions = 0;
 
     ck_assert(ends != MAP_FAILED);
-    read_seeds(&first, &last);
+    hostile_read_seeds(&first, &last, DEFAULT_SEEDS);
     n_seeds =
         last - first + 1 + (getenv("RING3_FUZZ_SEEDS") == NULL ? sizeof memorable / sizeof memorable[0] : 0);
     for (uint64_t i = 0; i < n_seeds; i++) {

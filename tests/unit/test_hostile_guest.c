@@ -24,20 +24,6 @@ static const struct engine *const engines[] = {&trap_engine, &translate_engine};
 
 #define N_ENGINES ((int)(sizeof engines / sizeof engines[0]))
 
-static void read_seeds(uint64_t *first, uint64_t *last)
-{
-    const char *text = getenv("RING3_FUZZ_SEEDS");
-    char *end;
-
-    *first = 1;
-    *last = DEFAULT_SEEDS;
-    if (text == NULL)
-        return;
-    *first = *last = strtoull(text, &end, 10);
-    if (*end == '-')
-        *last = strtoull(end + 1, NULL, 10);
-}
-
 static void build(struct vm *vm, void *chance)
 {
     hostile_build(vm, chance);
@@ -92,7 +78,7 @@ START_TEST(no_guest_breaks_the_monitor)
     if (only != NULL && strcmp(only, engine->name) != 0)
         return;
     ck_assert(drive >= 0 && ftruncate(drive, DRIVE_SIZE) == 0);
-    read_seeds(&first, &last);
+    hostile_read_seeds(&first, &last, DEFAULT_SEEDS);
     for (uint64_t seed = first; seed <= last; seed++) {
         const char *complaint = run_seed(engine, seed, drive);
 
