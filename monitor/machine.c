@@ -85,11 +85,16 @@ static enum outcome hold_device(struct vm *vm, gva_t linear, unsigned kind)
                                      ((kind & ACCESS_USER) ? PF_USER : 0));
 }
 
+/* The emulator reaches for descriptor tables and stacks while the user runs. */
+static const struct shadow *shadow_for(const struct vm *vm, unsigned kind)
+{
+    return (kind & ACCESS_USER) || vm->system_shadow == NULL ? vm->shadow : vm->system_shadow;
+}
+
 /* Where the shadow has it mapped with the rights for this access, which then needs no walk. */
 static uint8_t *mapped(const struct vm *vm, gva_t linear, unsigned kind)
 {
-    const struct shadow *shadow =
-        (kind & ACCESS_USER) || vm->system_shadow == NULL ? vm->shadow : vm->system_shadow;
+    const struct shadow *shadow = shadow_for(vm, kind);
     uint8_t *hva;
 
     if ((kind & ACCESS_USER) && linear >= shadow_user_limit(shadow))
@@ -119,8 +124,7 @@ static void copy(void *to, const void *from, unsigned size)
 /* A store into a page that has translations, or is a page table: the guest's own are many. */
 static bool held_access(struct vm *vm, gva_t linear, const void *buf, unsigned size, unsigned kind)
 {
-    const struct shadow *shadow =
-        (kind & ACCESS_USER) || vm->system_shadow == NULL ? vm->shadow : vm->system_shadow;
+    const struct shadow *shadow = shadow_for(vm, kind);
     uint32_t rpn = shadow_held(shadow, &vm->vcpu, linear, kind);
 
     if (rpn == RPN_NONE || ((kind & ACCESS_USER) && linear >= shadow_user_limit(shadow)))

@@ -150,21 +150,20 @@ static void emit_link(struct builder *b, const uint8_t *jump_end, uint32_t eip)
  * monitor is asked for the way on from `eip`, or with POINT_TARGET from where r8d says. */
 static void emit_check_pending(struct builder *b, enum point_kind kind, uint32_t eip)
 {
-    static const uint8_t save[] = {0x49, 0x89, 0xc9}, restore[] = {0x4c, 0x89, 0xc9};
     uint8_t *skip;
 
-    emit_bytes(&b->e, save, sizeof save);
+    emit_mov64(&b->e, R9, RCX);
     build_point(b, kind == POINT_TARGET ? POINT_ENTRY : POINT_SAVED_ECX, eip);
     emit_load_context(&b->e, RCX, CONTEXT_PENDING);
     emit_byte(&b->e, 0xe3);
     skip = b->e.at;
     emit_byte(&b->e, 0);
-    emit_bytes(&b->e, restore, sizeof restore);
+    emit_mov64(&b->e, RCX, R9);
     if (kind != POINT_TARGET)
         emit_mov_imm(&b->e, R8, eip);
     emit_jump_context(&b->e, CONTEXT_LOOKUP);
     *skip = (uint8_t)(b->e.at - (skip + 1));
-    emit_bytes(&b->e, restore, sizeof restore);
+    emit_mov64(&b->e, RCX, R9);
 }
 
 /* The shadow of STI ends: the guest is at `eip`, and what is left is ESP. A signal must not repeat what is
@@ -207,15 +206,9 @@ void build_dispatch(struct builder *b)
         emit_check_pending(b, POINT_TARGET, 0);
         build_point(b, POINT_TARGET, 0);
     }
-    emit_rex(&b->e, 0, R9, 0, R8);
-    emit_byte(&b->e, 0x0f);
-    emit_byte(&b->e, 0xb7); /* movzx r9d, r8w */
-    emit_byte(&b->e, 0xc0 | (R9 & 7) << 3 | (R8 & 7));
+    emit_movzx(&b->e, MOVZX_WORD, R9, R8);
     emit_op_index(&b->e, 0, OP_MOV_LOAD, R9, R13, R9, 2, 0);
-    emit_op_index(&b->e, 1, OP_LEA, R9, R12, R9, 0, 0);
-    emit_rex(&b->e, 0, 0, 0, R9);
-    emit_byte(&b->e, 0xff);
-    emit_byte(&b->e, 0xc0 | 4 << 3 | (R9 & 7)); /* jmp r9 */
+    emit_entry_jump(&b->e);
     b->is_ended = true;
 }
 

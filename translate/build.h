@@ -152,6 +152,8 @@ bool memory_store(struct builder *b, const struct operand *operand, unsigned fro
 /* [rsp + b->esp + offset] on the guest's stack, which must be flat */
 void memory_stack(struct builder *b, unsigned opcode, unsigned reg, int32_t offset);
 bool memory_is_flat(const struct builder *b, enum segment_index segment);
+/* The stack is flat, and the instruction moves it by 4 bytes at a time. */
+bool memory_is_usual_stack(const struct builder *b);
 /* r9 := the window that has the linear address in `reg` */
 void memory_find_window(struct builder *b, unsigned reg);
 

@@ -88,6 +88,18 @@ static inline void emit_mov64(struct emitter *e, unsigned to, unsigned from)
     emit_byte(e, 0xc0 | (from & 7) << 3 | (to & 7));
 }
 
+#define MOVZX_BYTE 0xb6
+#define MOVZX_WORD 0xb7
+
+/* movzx to, from (8 or 16 bits) */
+static inline void emit_movzx(struct emitter *e, unsigned opcode, unsigned to, unsigned from)
+{
+    emit_rex(e, 0, to, 0, from);
+    emit_byte(e, 0x0f);
+    emit_byte(e, opcode);
+    emit_byte(e, 0xc0 | (to & 7) << 3 | (from & 7));
+}
+
 /* mov to, imm32 */
 static inline void emit_mov_imm(struct emitter *e, unsigned to, uint32_t value)
 {
@@ -156,14 +168,20 @@ static inline uint32_t direct_slot(uint32_t eip)
     return TABLE_SLOTS + (((eip >> 4) + (eip << 12)) & (TABLE_SLOTS - 1));
 }
 
-/* mov r9d, [r13 + slot]; lea r9, [r12 + r9]; jmp r9 */
-static inline void emit_slot_jump(struct emitter *e, uint32_t eip)
+/* lea r9, [r12 + r9]; jmp r9: to the block whose entry the slot named */
+static inline void emit_entry_jump(struct emitter *e)
 {
-    emit_op_base(e, 0, OP_MOV_LOAD, R9, R13, (int32_t)(direct_slot(eip) * 4));
     emit_op_index(e, 1, OP_LEA, R9, R12, R9, 0, 0);
     emit_rex(e, 0, 0, 0, R9);
     emit_byte(e, 0xff);
-    emit_byte(e, 0xc0 | 4 << 3 | (R9 & 7)); /* jmp r9 */
+    emit_byte(e, 0xc0 | 4 << 3 | (R9 & 7));
+}
+
+/* mov r9d, [r13 + slot], and there */
+static inline void emit_slot_jump(struct emitter *e, uint32_t eip)
+{
+    emit_op_base(e, 0, OP_MOV_LOAD, R9, R13, (int32_t)(direct_slot(eip) * 4));
+    emit_entry_jump(e);
 }
 
 /* jmp rel32, to be patched: returns the place of the displacement */

@@ -43,11 +43,6 @@ bool lower_sti(struct builder *b)
 
 /* ---- PUSHF, POPF --------------------------------------------------------------------------------------- */
 
-static bool is_usual(const struct builder *b)
-{
-    return memory_is_flat(b, SEG_SS) && b->insn->operand_size == 4;
-}
-
 /* The arithmetic flags by LAHF and SETO, the virtual ones added: no two have a bit in common. */
 bool lower_pushf(struct builder *b)
 {
@@ -55,7 +50,7 @@ bool lower_pushf(struct builder *b)
     static const int32_t virtual[] = {CONTEXT_VIRTUAL, CONTEXT_IF, CONTEXT_DF};
     struct emitter *e = &b->e;
 
-    if (!is_usual(b) || b->is_shadowed)
+    if (!memory_is_usual_stack(b) || b->is_shadowed)
         return false;
     emit_mov(e, R10, RAX);
     build_point(b, POINT_SAVED_EAX, b->eip);
@@ -119,7 +114,7 @@ bool lower_popf(struct builder *b)
     uint8_t *slow[3], *done;
     unsigned n_slow = 0;
 
-    if (!is_usual(b) || b->is_shadowed)
+    if (!memory_is_usual_stack(b) || b->is_shadowed)
         return false;
     build_flush_esp(b);
     build_flush_count(b, POINT_EIP, b->eip);

@@ -29,15 +29,10 @@ static void emit_selector(struct builder *b, unsigned to, unsigned segment)
     emit_modrm_base(&b->e, to, R8, offset);
 }
 
-static bool is_usual(const struct builder *b)
-{
-    return memory_is_flat(b, SEG_SS) && b->insn->operand_size == 4;
-}
-
 /* Only the lower half of what ESP makes room for is written (SDM Vol 2B, PUSH). */
 bool lower_push_segment(struct builder *b)
 {
-    if (!is_usual(b))
+    if (!memory_is_usual_stack(b))
         return false;
     emit_selector(b, R8, b->insn->operand[0].reg.index);
     emit_byte(&b->e, 0x66);
@@ -71,18 +66,6 @@ static bool can_load(const struct builder *b, unsigned segment)
 
     return !(b->mode & MODE_USER) && !b->is_shadowed && (b->mode & mode_bits[segment]) != 0;
 }
-
-/* movzx to, from (8 or 16 bits) */
-static void emit_movzx(struct emitter *e, unsigned opcode, unsigned to, unsigned from)
-{
-    emit_rex(e, 0, to, 0, from);
-    emit_byte(e, 0x0f);
-    emit_byte(e, opcode);
-    emit_byte(e, 0xc0 | (to & 7) << 3 | (from & 7));
-}
-
-#define MOVZX_BYTE 0xb6
-#define MOVZX_WORD 0xb7
 
 /* jrcxz over the next; jmp, to be patched: taken if rcx is not 0 */
 static uint8_t *emit_jump_unless_zero(struct emitter *e)
@@ -186,7 +169,7 @@ bool lower_pop_segment(struct builder *b)
 {
     unsigned segment = b->insn->operand[0].reg.index;
 
-    if (!can_load(b, segment) || !is_usual(b))
+    if (!can_load(b, segment) || !memory_is_usual_stack(b))
         return false;
     build_flush_esp(b);
     build_flush_count(b, POINT_EIP, b->eip);

@@ -7,11 +7,6 @@
  */
 #include "translate/build.h"
 
-static bool is_usual(const struct builder *b)
-{
-    return memory_is_flat(b, SEG_SS) && b->insn->operand_size == 4;
-}
-
 /* mov dword [stack - 4], imm32 */
 static void store_immediate(struct builder *b, uint32_t value)
 {
@@ -25,7 +20,7 @@ bool lower_push(struct builder *b)
 {
     const struct operand *operand = &b->insn->operand[0];
 
-    if (!is_usual(b))
+    if (!memory_is_usual_stack(b))
         return false;
     if (operand->kind == OPERAND_IMMEDIATE) {
         store_immediate(b, (uint32_t)operand->immediate);
@@ -44,7 +39,7 @@ bool lower_push_operand(struct builder *b)
 {
     const struct operand *operand = &b->insn->operand[0];
 
-    if (!is_usual(b))
+    if (!memory_is_usual_stack(b))
         return false;
     if (operand->kind == OPERAND_REGISTER)
         return lower_push(b);
@@ -59,7 +54,7 @@ bool lower_pop(struct builder *b)
 {
     unsigned to = b->insn->operand[0].reg.index;
 
-    if (!is_usual(b))
+    if (!memory_is_usual_stack(b))
         return false;
     memory_stack(b, OP_MOV_LOAD, to, 0);
     b->esp = to == RSP ? 0 : (int16_t)(b->esp + 4);
@@ -72,7 +67,7 @@ bool lower_pop_memory(struct builder *b)
     const struct operand *operand = &b->insn->operand[0];
     struct form form = {0};
 
-    if (!is_usual(b))
+    if (!memory_is_usual_stack(b))
         return false;
     if (operand->kind == OPERAND_REGISTER)
         return lower_pop(b);
@@ -87,7 +82,7 @@ bool lower_pop_memory(struct builder *b)
 
 bool lower_pusha(struct builder *b)
 {
-    if (!is_usual(b))
+    if (!memory_is_usual_stack(b))
         return false;
     for (unsigned reg = RAX; reg <= RDI; reg++) {
         unsigned from = reg;
@@ -106,7 +101,7 @@ bool lower_pusha(struct builder *b)
  * page is missing. */
 bool lower_popa(struct builder *b)
 {
-    if (!is_usual(b))
+    if (!memory_is_usual_stack(b))
         return false;
     memory_stack(b, OP_MOV_LOAD, R8, 0);
     memory_stack(b, OP_MOV_LOAD, R8, 28);
@@ -120,7 +115,7 @@ bool lower_popa(struct builder *b)
 /* ESP takes EBP's value before EBP is read from there: what an interrupt pushes in between lies below it. */
 bool lower_leave(struct builder *b)
 {
-    if (!is_usual(b))
+    if (!memory_is_usual_stack(b))
         return false;
     emit_op_index(&b->e, 0, OP_MOV_LOAD, R8, R14, RBP, 0, 0);
     emit_mov(&b->e, RSP, RBP);

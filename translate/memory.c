@@ -26,6 +26,11 @@ bool memory_is_flat(const struct builder *b, enum segment_index segment)
     return (b->mode & flat_bits[segment]) != 0;
 }
 
+bool memory_is_usual_stack(const struct builder *b)
+{
+    return memory_is_flat(b, SEG_SS) && b->insn->operand_size == 4;
+}
+
 static bool has_base(const struct builder *b, enum segment_index segment)
 {
     return (segment == SEG_FS && (b->mode & MODE_FULL_FS)) || (segment == SEG_GS && (b->mode & MODE_FULL_GS));
