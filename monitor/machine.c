@@ -201,6 +201,26 @@ static enum outcome machine_memory(struct vcpu *vcpu, gva_t linear, void *buf, u
     return walked_access(vm, linear, buf, size, kind);
 }
 
+static uint8_t *machine_reach(struct vcpu *vcpu, gva_t linear, unsigned kind)
+{
+    struct vm *vm = vcpu->machine;
+    uint8_t *hva = mapped(vm, linear, kind);
+    struct walk walk;
+    struct fault fault;
+    uint32_t rpn;
+
+    if (hva != NULL)
+        return hva;
+    if (((kind & ACCESS_USER) && linear >= shadow_user_limit(vm->shadow)) ||
+        !guest_walk(&vm->memory, vcpu, linear, kind, true, &walk, &fault))
+        return NULL;
+    rpn = memory_rpn(&vm->memory, walk.gpa);
+    if (rpn == RPN_NONE || ((kind & ACCESS_WRITE) && vm->memory.page_flags[rpn] != 0) ||
+        !guest_walk(&vm->memory, vcpu, linear, kind, false, &walk, &fault))
+        return NULL;
+    return vm->memory.hva + ((uint64_t)rpn << PAGE_SHIFT) + (linear & PAGE_MASK);
+}
+
 static void machine_physical_read(struct vcpu *vcpu, gpa_t gpa, void *buf, unsigned size)
 {
     struct vm *vm = vcpu->machine;
@@ -323,6 +343,7 @@ static void machine_stop(struct vcpu *vcpu, enum stop_reason reason, const char 
 
 const struct vcpu_ops machine_vcpu_ops = {
     .memory = machine_memory,
+    .reach = machine_reach,
     .port_read = machine_port_read,
     .port_write = machine_port_write,
     .physical_read = machine_physical_read,

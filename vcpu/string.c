@@ -9,11 +9,16 @@
  * Read next: fpu.c.
  */
 #include <Zydis/Zydis.h>
+#include <string.h>
 
 #include "vcpu/internal.h"
 #include "vcpu/ordinary.h"
 
-#define STRING_BATCH 4096
+#define STRING_BATCH   4096
+#define WORTH_REACHING 4u /* elements */
+
+#define OPCODE_MOVS 0xa4
+#define OPCODE_STOS 0xaa
 
 struct string {
     struct vcpu *vcpu;
@@ -205,6 +210,108 @@ static enum outcome output_element(const struct string *string)
     return OUTCOME_DONE;
 }
 
+/* ---- many elements at once ----------------------------------------------------------------------------- */
+
+/* Those from a register's address on that lie in one page, and can be reached as a whole. */
+struct stretch {
+    uint8_t *bytes; /* the lowest of them; NULL: none can */
+    uint32_t n;     /* elements */
+};
+
+static uint32_t lesser(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+static struct stretch reach(const struct string *string, enum segment_index segment, enum gpr_index index,
+                            uint32_t most, unsigned kind)
+{
+    struct vcpu *vcpu = string->vcpu;
+    bool is_down = (vcpu->eflags & EFLAGS_DF) != 0;
+    uint32_t offset = masked_gpr(string, index), size = string->size;
+    struct stretch stretch = {.n = most};
+    gva_t linear;
+
+    if (vcpu_segment_check(vcpu, segment, offset, size, kind, &linear) != OUTCOME_DONE || linear % size != 0)
+        return stretch;
+    /* ...up to the end of the page, and to where the register wraps */
+    if (is_down)
+        stretch.n = lesser(stretch.n, lesser((linear & PAGE_MASK) / size, offset / size) + 1);
+    else
+        stretch.n = lesser(
+            stretch.n,
+            lesser((PAGE_MASK - (linear & PAGE_MASK)) / size, (string->address_mask - offset) / size) + 1);
+    if (is_down)
+        offset -= (stretch.n - 1) * size;
+    if (vcpu_segment_check(vcpu, segment, offset, stretch.n * size, kind, &linear) == OUTCOME_DONE)
+        stretch.bytes = vcpu->ops->reach(vcpu, linear, kind | vcpu_access_rights(vcpu->cpl));
+    return stretch;
+}
+
+static void fill(uint8_t *bytes, size_t n, uint32_t value, unsigned size)
+{
+    switch (size) {
+    case 1:
+        memset(bytes, (int)value, n);
+        break;
+    case 2:
+        for (size_t i = 0; i < n; i++)
+            memcpy(bytes + i * 2, &value, 2);
+        break;
+    default:
+        for (size_t i = 0; i < n; i++)
+            memcpy(bytes + i * 4, &value, 4);
+        break;
+    }
+}
+
+static uint32_t store_many(const struct string *string, uint32_t most)
+{
+    struct stretch to = reach(string, SEG_ES, EDI, most, ACCESS_WRITE);
+
+    if (to.bytes == NULL)
+        return 0;
+    fill(to.bytes, to.n, string->vcpu->gpr[EAX], string->size);
+    return to.n;
+}
+
+/* A copy that meets its own beginning repeats it: that is left to the elements. */
+static uint32_t move_many(const struct string *string, uint32_t most)
+{
+    bool is_down = (string->vcpu->eflags & EFLAGS_DF) != 0;
+    struct stretch from = reach(string, string->source_segment, ESI, most, ACCESS_READ);
+    struct stretch to = from.bytes == NULL ? from : reach(string, SEG_ES, EDI, from.n, ACCESS_WRITE);
+    ptrdiff_t ahead, n_bytes = (ptrdiff_t)to.n * string->size;
+
+    if (to.bytes == NULL)
+        return 0;
+    if (is_down)
+        from.bytes += (size_t)(from.n - to.n) * string->size;
+    ahead = is_down ? from.bytes - to.bytes : to.bytes - from.bytes;
+    if (ahead > 0 && ahead < n_bytes)
+        return 0;
+    memmove(to.bytes, from.bytes, (size_t)n_bytes);
+    return to.n;
+}
+
+/* How many of at most so many elements were done; 0: the next is to be done by itself. */
+static uint32_t run_many(const struct string *string, uint32_t most)
+{
+    uint32_t n, bytes;
+    bool is_move = (string->insn->opcode & ~1u) == OPCODE_MOVS;
+
+    if (string->vcpu->ops->reach == NULL || most < WORTH_REACHING ||
+        (!is_move && (string->insn->opcode & ~1u) != OPCODE_STOS))
+        return 0;
+    n = is_move ? move_many(string, most) : store_many(string, most);
+    bytes = (string->vcpu->eflags & EFLAGS_DF) ? -(n * string->size) : n * string->size;
+    add_masked(string, EDI, bytes);
+    if (is_move)
+        add_masked(string, ESI, bytes);
+    add_masked(string, ECX, -n);
+    return n;
+}
+
 /* ---- repetition ---------------------------------------------------------------------------------------- */
 
 /* REPE goes on while ZF is set, REPNE while it is clear; CMPS and SCAS only. */
@@ -226,8 +333,13 @@ static enum outcome run_string(const struct string *string, enum outcome (*eleme
         return outcome == OUTCOME_DONE ? vcpu_finish(vcpu, string->insn) : outcome;
     }
     while (masked_gpr(string, ECX) != 0) {
+        uint32_t left = masked_gpr(string, ECX), n = run_many(string, left < batch ? left : batch);
         enum outcome outcome;
 
+        if (n != 0) {
+            batch -= n;
+            continue;
+        }
         if (batch-- == 0)
             return OUTCOME_PARTIAL;
         outcome = element(string);

@@ -145,6 +145,10 @@ struct vcpu_ops {
      * vcpu->fault) or STOP. A write is checked in full before any byte moves. Physical addresses without RAM
      * go to the devices, as one access where size is 1, 2 or 4 and it does not cross a page. */
     enum outcome (*memory)(struct vcpu *vcpu, gva_t linear, void *buf, unsigned size, unsigned kind);
+    /* For more than that at once: the byte at `linear` in the host, where the rest of its page follows, for
+     * accesses of this kind, with A and D set as for one of them. NULL: not without `memory`, since it
+     * faults, or somebody must be told of it. May be NULL itself. */
+    uint8_t *(*reach)(struct vcpu *vcpu, gva_t linear, unsigned kind);
     uint32_t (*port_read)(struct vcpu *vcpu, uint16_t port, unsigned size);
     void (*port_write)(struct vcpu *vcpu, uint16_t port, unsigned size, uint32_t value);
     /* Physical memory, for the PDPTEs; ones where there is none. */

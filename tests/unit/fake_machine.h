@@ -41,6 +41,7 @@ struct fake_machine {
         rights[FAKE_PAGES]; /* PTE_P, PTE_W, PTE_U; PTE_W counts for the supervisor too, as under CR0.WP */
 
     unsigned n_reads, n_writes; /* memory accesses that moved data */
+    bool is_reachable;          /* whole pages, too, without these accesses */
     struct fake_port_access port[FAKE_LOG];
     unsigned n_ports;
     uint32_t port_value; /* what port_read returns, cut to size */
@@ -87,6 +88,15 @@ static inline enum outcome fake_memory(struct vcpu *vcpu, gva_t linear, void *bu
     else
         machine->n_reads++;
     return OUTCOME_DONE;
+}
+
+static inline uint8_t *fake_reach(struct vcpu *vcpu, gva_t linear, unsigned kind)
+{
+    struct fake_machine *machine = vcpu->machine;
+    uint8_t rights = linear < FAKE_RAM_SIZE ? machine->rights[linear >> PAGE_SHIFT] : 0;
+    uint32_t needed = PTE_P | ((kind & ACCESS_WRITE) ? PTE_W : 0) | ((kind & ACCESS_USER) ? PTE_U : 0);
+
+    return machine->is_reachable && (rights & needed) == needed ? machine->ram + linear : NULL;
 }
 
 static inline void fake_log_port(struct fake_machine *machine, struct fake_port_access access)
@@ -194,6 +204,7 @@ static inline struct vcpu *fake_machine_reset(struct fake_machine *machine)
 {
     static const struct vcpu_ops ops = {
         .memory = fake_memory,
+        .reach = fake_reach,
         .port_read = fake_port_read,
         .port_write = fake_port_write,
         .physical_read = fake_physical_read,

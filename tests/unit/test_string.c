@@ -1,7 +1,8 @@
 /* String instructions: direction, address size, segments, repetition, and how far they get before a fault. */
 #include "fake_guest.h"
+#include "hostile_values.h"
 
-static struct fake_machine machine;
+static struct fake_machine machine, reachable;
 
 #define SOURCE      0x40000u
 #define DESTINATION 0x50000u
@@ -183,6 +184,116 @@ START_TEST(single_step_traps_after_each_element)
 }
 END_TEST
 
+/* ---- many elements at once: the same as one by one ----------------------------------------------------- */
+
+#define LOW  0x60000u /* copies are between addresses around here, so that they often overlap */
+#define HIGH 0x64000u
+
+static uint32_t near_an_edge(struct chance *chance)
+{
+    static const uint32_t edges[] = {LOW, LOW, LOW + 0x200, LOW + PAGE_SIZE, HIGH, 0xffff, 0, FAKE_RAM_SIZE};
+
+    return PICK(chance, edges) + chance_below(chance, 40) - 20;
+}
+
+static struct segment any_segment(struct chance *chance)
+{
+    struct segment segment = {.selector = SEL_DATA0, .attributes = 0xc093, .limit = UINT32_MAX};
+
+    switch (chance_below(chance, 6)) {
+    case 0:
+        segment.limit = near_an_edge(chance);
+        break;
+    case 1:
+        segment.attributes = 0x4097; /* expand-down */
+        segment.limit = near_an_edge(chance);
+        break;
+    case 2:
+        segment.base = -near_an_edge(chance);
+        break;
+    case 3:
+        segment.base = chance_below(chance, 8);
+        break;
+    default:
+        break;
+    }
+    return segment;
+}
+
+static void prepare(struct fake_machine *to, struct chance chance, bool is_reachable)
+{
+    struct vcpu *vcpu = guest_reset(to);
+    static const uint32_t counts[] = {1, 3, 4, 5, 40, 500, 1024, 1025, 2000, 5000, 0x10002};
+
+    to->is_reachable = is_reachable;
+    for (uint32_t i = 0; i < FAKE_RAM_SIZE - LOW / 2; i++)
+        to->ram[LOW / 2 + i] = (uint8_t)(i ^ i >> 7);
+    if (chance_one_in(&chance, 3))
+        fake_set_rights(to, LOW + PAGE_SIZE * chance_below(&chance, 4), (uint8_t)chance_below(&chance, 8));
+    vcpu->gpr[ESI] = near_an_edge(&chance);
+    vcpu->gpr[EDI] =
+        chance_one_in(&chance, 3) ? vcpu->gpr[ESI] + chance_below(&chance, 9) - 4 : near_an_edge(&chance);
+    vcpu->gpr[ECX] = PICK(&chance, counts);
+    vcpu->gpr[EAX] = chance_any(&chance);
+    vcpu->segment[SEG_DS] = any_segment(&chance);
+    vcpu->segment[SEG_ES] = any_segment(&chance);
+    if (chance_one_in(&chance, 2))
+        vcpu->eflags |= EFLAGS_DF;
+    if (chance_one_in(&chance, 4)) {
+        vcpu->cpl = 3;
+        vcpu->cr0 |= CR0_AM;
+        vcpu->eflags |= EFLAGS_AC;
+    }
+}
+
+/* What is run, and what has to be the same. */
+static enum outcome run_one(struct fake_machine *on, struct chance chance)
+{
+    static const uint8_t opcodes[] = {0xa4, 0xa5, 0xaa, 0xab};
+    uint8_t prefix = chance_one_in(&chance, 2) ? 0x66 : 0x3e, width = chance_one_in(&chance, 4) ? 0x67 : 0x3e;
+
+    return guest_run(&on->vcpu, 0xf3, prefix, width, PICK(&chance, opcodes));
+}
+
+START_TEST(at_once_is_as_one_by_one)
+{
+    for (uint64_t seed = 1; seed <= 4000; seed++) {
+        struct chance chance = chance_of_seed(seed), code = chance_of_seed(~seed);
+        enum outcome one_by_one, at_once;
+        unsigned turns = 0;
+
+        prepare(&machine, chance, false);
+        prepare(&reachable, chance, true);
+        do {
+            one_by_one = run_one(&machine, code);
+            at_once = run_one(&reachable, code);
+            ck_assert_msg(one_by_one == at_once, "seed %u: outcome %d, at once %d", (unsigned)seed,
+                          one_by_one, at_once);
+            ck_assert_msg(memcmp(machine.vcpu.gpr, reachable.vcpu.gpr, sizeof machine.vcpu.gpr) == 0 &&
+                              machine.vcpu.eip == reachable.vcpu.eip &&
+                              machine.vcpu.eflags == reachable.vcpu.eflags,
+                          "seed %u: registers differ", (unsigned)seed);
+            ck_assert_msg(one_by_one != OUTCOME_FAULT ||
+                              (machine.vcpu.fault.vector == reachable.vcpu.fault.vector &&
+                               machine.vcpu.fault.error == reachable.vcpu.fault.error &&
+                               machine.vcpu.fault.cr2 == reachable.vcpu.fault.cr2),
+                          "seed %u: faults differ", (unsigned)seed);
+            ck_assert_msg(memcmp(machine.ram, reachable.ram, sizeof machine.ram) == 0,
+                          "seed %u: memory differs", (unsigned)seed);
+        } while (one_by_one == OUTCOME_PARTIAL && ++turns < 20);
+    }
+    /* Nor was it one by one. */
+    prepare(&reachable, chance_of_seed(1), true);
+    reachable.vcpu.segment[SEG_ES] = reachable.vcpu.segment[SEG_SS];
+    reachable.vcpu.gpr[EDI] = DESTINATION;
+    reachable.vcpu.gpr[ECX] = 1024;
+    reachable.vcpu.cpl = 0;
+    reachable.n_writes = 0;
+    guest_assert_done(&reachable.vcpu, 0xf3, 0xab);
+    ck_assert_uint_eq(reachable.n_writes, 0);
+}
+END_TEST
+
 int main(void)
 {
     const TTest *tests[] = {
@@ -191,6 +302,7 @@ int main(void)
         only_the_source_can_be_overridden, lods_keeps_the_rest_of_eax,
         repe_and_repne_end_where_zf_says,  a_fault_leaves_the_elements_before_it_done,
         a_long_one_comes_back_in_between,  single_step_traps_after_each_element,
+        at_once_is_as_one_by_one,
     };
 
     return guest_run_suite("string", tests, sizeof tests / sizeof tests[0]);
