@@ -157,7 +157,7 @@ static void map_for_system(struct vm *vm, gva_t linear, gpa_t gpa, unsigned kind
     uint32_t rpn = memory_rpn(&vm->memory, gpa);
     struct fault fault;
 
-    if (vm->engine->create_shadow == NULL || (kind & ACCESS_USER) || rpn == RPN_NONE ||
+    if (vm->engine->create_shadow == NULL || vm->maps_by_itself || (kind & ACCESS_USER) || rpn == RPN_NONE ||
         (vm->vcpu.cpl == 3 && vm->system_shadow == NULL) ||
         ((kind & ACCESS_WRITE) && vm->memory.page_flags[rpn] != 0))
         return;

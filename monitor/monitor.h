@@ -281,6 +281,8 @@ struct vm {
      * would touch a device's memory changes nothing and raises a #PF there instead, with held_device set. As
      * an exit (EXIT_PAGE_FAULT) it is run again, and the device's doings belong to an event. */
     bool holds_devices, held_device;
+    /* The engine decides about this instruction's pages: what the emulator reaches is not mapped for it. */
+    bool maps_by_itself;
 
     enum stop_reason stop_reason;
     uint32_t stop_value; /* isa-debug-exit */

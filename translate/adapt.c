@@ -9,7 +9,7 @@
  * Those of the kernel that reach for the user's pages choose their window by the address from then on: the
  * kernel's window need not have the user's pages, and can be the same for all address spaces (spaces.c).
  *
- * Read next: engine.c.
+ * Read next: touch.c (those whose pages are not mapped yet), engine.c.
  */
 #include "monitor/fetch.h"
 #include "translate/translator.h"
@@ -21,18 +21,41 @@
 #define MUCH_STORED 256u /* bytes */
 
 #define EMULATED_OFTEN 4u
-#define NEEDLESS_OFTEN 256u
+/* Before it is given back: a call costs some 50 ns, and what it saves is more than 2000. */
+#define NEEDLESS_OFTEN   256u
+#define NEEDLESS_TOUCHES 32u
 
-static struct adaptation *slot_of(struct translator *translator, uint64_t place)
+struct adaptation *adapt_slot(struct translator *translator, uint64_t place)
 {
     uint64_t hash = place * UINT64_C(0x9e3779b97f4a7c15);
 
     return &translator->adaptations[(hash >> 40) % ADAPTATIONS];
 }
 
+void adapt_as(struct translator *translator, struct adaptation *adaptation, enum adapted as)
+{
+    if (adaptation->as == ADAPTED_NOT || adaptation->as == ADAPTED_SPLIT)
+        adaptation->before = adaptation->as;
+    adaptation->as = (uint8_t)as;
+    adaptation->n_needless = 0;
+    translator->n_adapted++;
+    translator->counts.adapted++;
+    cache_kill_place(&translator->cache, adaptation->place - 1);
+}
+
+static void give_back(struct translator *translator, struct adaptation *adaptation)
+{
+    adaptation->as = adaptation->before;
+    adaptation->n_emulated = adaptation->n_faults = 0;
+    if (adaptation->n_given_back < UINT8_MAX)
+        adaptation->n_given_back++;
+    translator->counts.given_back++;
+    cache_kill_place(&translator->cache, adaptation->place - 1);
+}
+
 enum adapted adapt_find(void *opaque, uint64_t place)
 {
-    const struct adaptation *adaptation = slot_of(opaque, place);
+    const struct adaptation *adaptation = adapt_slot(opaque, place);
 
     return adaptation->place == place + 1 ? adaptation->as : ADAPTED_NOT;
 }
@@ -47,22 +70,16 @@ static bool is_string(const struct insn *insn)
  */
 void adapt_note_fault(struct translator *translator, const struct vm_exit *exit)
 {
-    struct vm *vm = translator->vm;
-    uint32_t eip = vm->vcpu.eip;
-    gva_t linear = vm->vcpu.segment[SEG_CS].base + eip;
-    struct shadow_mapping mapping;
+    const struct vm *vm = translator->vm;
 
     translator->retry.is_awaited = true;
     translator->retry.cpl = vm->vcpu.cpl;
-    translator->retry.eip = eip;
+    translator->retry.eip = vm->vcpu.eip;
     translator->retry.address = exit->fault.cr2;
     translator->retry.kind = (exit->fault.error & PF_WRITE ? ACCESS_WRITE : ACCESS_READ) |
                              (exit->fault.error & PF_USER ? ACCESS_USER : 0);
-    translator->faulted_place = 0;
-    if (vm->n_watchers != 0 || !shadow_find(vm->shadow, linear, &mapping))
-        return;
-    translator->faulted_place = ((uint64_t)mapping.rpn << PAGE_SHIFT) + (linear & PAGE_MASK) + 1;
-    translator->faulted_eip = eip;
+    translator->faulted_place = vm->n_watchers == 0 ? translator->place : 0;
+    translator->faulted_eip = vm->vcpu.eip;
 }
 
 /* Can it be written so that it chooses its window? */
@@ -92,13 +109,11 @@ bool adapt_to_user_page(struct translator *translator, gva_t address)
         vm_fetch(vm, &insn, &is_patched) != OUTCOME_DONE || !can_split(insn))
         return false;
     place = ((uint64_t)code.rpn << PAGE_SHIFT) + (linear & PAGE_MASK);
-    adaptation = slot_of(translator, place);
+    adaptation = adapt_slot(translator, place);
     if (adaptation->place == place + 1 && adaptation->as != ADAPTED_NOT)
         return false; /* it was, and is here all the same: another way */
-    *adaptation = (struct adaptation){.place = place + 1, .as = ADAPTED_SPLIT};
-    translator->n_adapted++;
-    translator->counts.adapted++;
-    cache_kill_place(&translator->cache, place);
+    *adaptation = (struct adaptation){.place = place + 1};
+    adapt_as(translator, adaptation, ADAPTED_SPLIT);
     spaces_add_user_part(translator, address);
     return true;
 }
@@ -123,79 +138,60 @@ void adapt_look_back(struct translator *translator)
     if (translator->faulted_place == 0)
         return;
     translator->faulted_place = 0;
-    if (moved == 0 || moved > INSN_MAX_LENGTH)
+    if (moved == 0 || moved > INSN_MAX_LENGTH) {
+        touch_note_fault(translator, place);
         return;
-    adaptation = slot_of(translator, place);
+    }
+    adaptation = adapt_slot(translator, place);
     if (adaptation->place != place + 1)
         *adaptation = (struct adaptation){.place = place + 1};
     if (adaptation->as == ADAPTED_CALL || ++adaptation->n_emulated < EMULATED_OFTEN ||
         is_string_at(translator, place))
         return;
-    adaptation->as = ADAPTED_CALL;
-    adaptation->n_needless = 0;
-    translator->n_adapted++;
-    translator->counts.adapted++;
-    cache_kill_place(&translator->cache, place);
+    adapt_as(translator, adaptation, ADAPTED_CALL);
 }
 
-/* Before an adapted instruction is emulated: would the window have served it? */
-void adapt_note_call(struct translator *translator, const struct call *call)
+bool adapt_note_call(struct translator *translator, const struct call *call)
 {
-    struct vm *vm = translator->vm;
-    struct vcpu *vcpu = &vm->vcpu;
-    const struct operand *memory = insn_memory_operand(&call->insn);
-    struct adaptation *adaptation;
-    uint64_t place;
-    gva_t linear;
-    unsigned kind;
+    uint64_t place = call->block->place + (call->eip - call->block->eip);
+    struct adaptation *adaptation = adapt_slot(translator, place);
+    bool is_touch = adaptation->as == ADAPTED_TOUCH;
 
-    if (memory == NULL)
-        return;
-    kind = (memory->access & OPERAND_WRITE ? ACCESS_WRITE : ACCESS_READ) | (vcpu->cpl == 3 ? ACCESS_USER : 0);
-    linear = vcpu->segment[memory->mem.segment].base + vcpu_effective_address(vcpu, &call->insn, memory);
-    place = call->block->place + (call->eip - call->block->eip);
-    adaptation = slot_of(translator, place);
-    if (adaptation->place != place + 1)
-        return;
-    if (shadow_fast(vm->shadow, vcpu, linear, kind) == NULL) {
+    if (adaptation->place != place + 1 || (adaptation->as != ADAPTED_CALL && !is_touch))
+        return false;
+    if (touch_prepare(translator, &call->insn, is_touch))
         adaptation->n_needless = 0;
-        return;
-    }
-    if (++adaptation->n_needless < NEEDLESS_OFTEN)
-        return;
-    *adaptation = (struct adaptation){0};
-    translator->counts.given_back++;
-    cache_kill_place(&translator->cache, place);
+    else if (++adaptation->n_needless >= (is_touch ? NEEDLESS_TOUCHES : NEEDLESS_OFTEN))
+        give_back(translator, adaptation);
+    return true;
 }
 
-/* Does the instruction at EIP store so many bytes that the page is being made something else? */
-static bool stores_much(struct vm *vm)
+bool adapt_stores_much(const struct vcpu *vcpu, const struct insn *insn)
 {
-    const struct insn *insn;
-    bool is_patched;
     unsigned shift;
 
-    if (vm_fetch(vm, &insn, &is_patched) != OUTCOME_DONE || !(insn->prefixes & INSN_REP) ||
-        insn->opcode_map != 0 ||
+    if (!(insn->prefixes & INSN_REP) || insn->opcode_map != 0 ||
         ((insn->opcode & 0xfe) != OPCODE_STOS && (insn->opcode & 0xfe) != OPCODE_MOVS))
         return false;
     shift = (insn->opcode & 1) == 0 ? 0 : insn->operand_size == 4 ? 2 : 1;
-    return (uint64_t)vm->vcpu.gpr[ECX] << shift >= MUCH_STORED;
+    return (uint64_t)vcpu->gpr[ECX] << shift >= MUCH_STORED;
 }
 
-void adapt_to_string(struct translator *translator, const struct vm_exit *exit)
+bool adapt_to_string(struct translator *translator, const struct insn *insn, gva_t address)
 {
     struct vm *vm = translator->vm;
     struct walk walk;
     struct fault fault;
     uint32_t rpn;
 
-    if (!(exit->fault.error & PF_WRITE) ||
-        !guest_walk(&vm->memory, &vm->vcpu, exit->fault.cr2, ACCESS_WRITE, true, &walk, &fault))
-        return;
+    if (!adapt_stores_much(&vm->vcpu, insn) ||
+        !guest_walk(&vm->memory, &vm->vcpu, address, ACCESS_WRITE, true, &walk, &fault))
+        return false;
     rpn = memory_rpn(&vm->memory, walk.gpa);
-    if (rpn != RPN_NONE && (vm->memory.page_flags[rpn] & PAGE_IS_TABLE) && stores_much(vm))
-        shadow_give_up_table(&vm->memory, rpn);
+    if (rpn == RPN_NONE || !(vm->memory.page_flags[rpn] & PAGE_IS_TABLE))
+        return false;
+    shadow_give_up_table(&vm->memory, rpn);
+    return !(vm->memory.page_flags[rpn] & PAGE_IS_TABLE);
 }
 
 /* A handler for page faults that ends usually made the page present, and the instruction is tried again: the

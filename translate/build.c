@@ -462,7 +462,7 @@ static bool decode_next(struct builder *b, uint32_t offset)
 static void lower_as(struct builder *b, enum adapted adapted)
 {
     b->is_split = adapted == ADAPTED_SPLIT && !(b->mode & MODE_USER);
-    if (adapted == ADAPTED_CALL)
+    if (adapted == ADAPTED_CALL || adapted == ADAPTED_TOUCH)
         build_call(b);
     else
         lower_insn(b);

@@ -51,8 +51,9 @@ struct side_exit {
 /* What an instruction that keeps faulting is made (adapt.c). */
 enum adapted {
     ADAPTED_NOT,
-    ADAPTED_CALL, /* a call into the monitor: no window serves it */
-    ADAPTED_SPLIT /* it chooses between the kernel's window and the user's by the address */
+    ADAPTED_CALL,  /* a call into the monitor: no window serves it */
+    ADAPTED_TOUCH, /* likewise: it reaches for pages that are not mapped yet (touch.c) */
+    ADAPTED_SPLIT  /* it chooses between the kernel's window and the user's by the address */
 };
 
 /* The guest's bytes from the block's first instruction on: they are in one page, or two. */

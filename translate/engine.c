@@ -15,6 +15,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "monitor/fetch.h"
 #include "monitor/interpret.h"
 #include "signals/crash.h"
 #include "translate/host_clock.h"
@@ -350,6 +351,7 @@ static const uint8_t *on_callout(struct translator *translator, uint32_t number)
     struct vm_exit exit = {.reason = EXIT_SENSITIVE, .insn = &call->insn};
     uint64_t n_flushes = translator->cache.n_flushes;
     bool is_fpu = call->insn.sensitive != NULL && call->insn.sensitive->handler == HANDLE_fpu;
+    bool is_adapted = false;
 
     vm->vcpu.eip = call->eip;
     take_flags(&translator->context);
@@ -359,17 +361,19 @@ static const uint8_t *on_callout(struct translator *translator, uint32_t number)
         translator->counts.sensitive++;
     else
         translator->counts.memory++;
+    if (call->insn.sensitive == NULL && vm->n_watchers == 0)
+        is_adapted = adapt_note_call(translator, call);
     if (is_watched(vm))
         return leave_with(translator, &exit);
     if (call->is_quiet && run_quietly(vm, call)) {
         note_load(translator, call);
         return go_on_quietly(translator, call, n_flushes);
     }
-    if (call->insn.sensitive == NULL)
-        adapt_note_call(translator, call);
     if (is_fpu)
         take_fpu(translator);
+    vm->maps_by_itself = is_adapted;
     vm_handle_exit(vm, &exit);
+    vm->maps_by_itself = false;
     note_load(translator, call);
     if (is_fpu)
         give_fpu(translator);
@@ -429,6 +433,8 @@ static void classify_fault(struct translator *translator, struct vm_exit *exit)
 {
     struct vm *vm = translator->vm;
     uint64_t address = faulting_address(translator);
+    const struct insn *insn;
+    bool is_patched;
 
     if (translator->trapno != EXCEPTION_PF && translator->trapno != EXCEPTION_GP) {
         *exit = (struct vm_exit){.reason = EXIT_EXCEPTION,
@@ -458,7 +464,8 @@ static void classify_fault(struct translator *translator, struct vm_exit *exit)
                   .error = (translator->error & PF_WRITE) | (vm->vcpu.cpl == 3 ? PF_USER : 0),
                   .cr2 = (uint32_t)address}};
     adapt_note_fault(translator, exit);
-    adapt_to_string(translator, exit);
+    if ((exit->fault.error & PF_WRITE) && vm_fetch(vm, &insn, &is_patched) == OUTCOME_DONE)
+        (void)adapt_to_string(translator, insn, exit->fault.cr2);
 }
 
 /* States without a mode, and single steps. */

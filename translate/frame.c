@@ -109,6 +109,12 @@ static void apply_point(struct context *context, const struct point *point, cons
     }
 }
 
+/* Of the instruction at EIP, if the block has it: + 1. */
+static uint64_t place_in(const struct block *block, uint32_t eip)
+{
+    return block != NULL && eip - block->eip < block->guest_size ? block->place + (eip - block->eip) + 1 : 0;
+}
+
 static void capture(struct translator *translator, const ucontext_t *uc)
 {
     struct point point = {.kind = POINT_TARGET}; /* the jump for empty slots is in no block */
@@ -124,6 +130,7 @@ static void capture(struct translator *translator, const ucontext_t *uc)
     if (block != NULL)
         point = block_state_at(&translator->cache, block, rip);
     apply_point(context, &point, gregs);
+    translator->place = place_in(block, vcpu->eip);
     context->flags = (uint16_t)((eflags & 0xff) << 8 | ((eflags & EFLAGS_OF) != 0));
     context->direction = eflags & EFLAGS_DF;
     if (uc->uc_mcontext.fpregs != NULL) {

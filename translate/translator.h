@@ -42,15 +42,26 @@ struct space {
     uint8_t *has_code; /* a bit per page: some table may have entries of it */
 };
 
-/* Instructions that keep needing the emulator, by place. */
+/* Instructions that keep faulting, by place. */
 struct adaptation {
     uint64_t place;      /* + 1; 0: free */
-    uint16_t n_emulated; /* since it was last given up */
-    uint16_t n_needless; /* calls that an ordinary access would have served */
-    enum adapted as;
+    uint16_t n_emulated; /* faults that ended in emulation, and others,... */
+    uint16_t n_faults;   /* ...since it was last given back */
+    uint16_t n_needless; /* calls in a row that an ordinary access would have served */
+    uint8_t n_given_back;
+    uint8_t as;     /* enum adapted */
+    uint8_t before; /* likewise: what it is given back to */
 };
 
-#define ADAPTATIONS 4096u
+#define ADAPTATIONS 16384u
+
+/* So many accesses to a page (of linear addresses) may still do without a mapping (touch.c). */
+struct page_credit {
+    uint32_t page;
+    uint32_t n_accesses;
+};
+
+#define PAGES_WITH_CREDIT 1024u
 
 /* How the guest stores into a page that has translations. */
 struct code_page {
@@ -94,8 +105,10 @@ struct translator {
     size_t reservation_size;
     struct adaptation adaptations[ADAPTATIONS];
     unsigned n_adapted;
+    struct page_credit credit[PAGES_WITH_CREDIT];
     uint32_t faulted_eip;
     uint64_t faulted_place;       /* of the instruction of the last page fault, + 1; 0: none */
+    uint64_t place;               /* the same of the last signal */
     struct code_page *code_pages; /* per rpn */
     bool is_code_dropped;         /* a page of the current space with code went away */
     struct {                      /* the last page fault: the guest's handler may come back to it (adapt.c) */
@@ -174,18 +187,31 @@ struct block *find_block(struct translator *translator, struct vm_exit *exit);
 bool find_listen(struct translator *translator);
 
 /* adapt.c */
+struct adaptation *adapt_slot(struct translator *translator, uint64_t place);
+/* The instruction is made this from now on. */
+void adapt_as(struct translator *translator, struct adaptation *adaptation, enum adapted as);
 enum adapted adapt_find(void *translator, uint64_t place);
 /* The kernel reached for a page of the user's, in its own window. true: the instruction will choose its
  * window from now on, and is to be tried again. */
 bool adapt_to_user_page(struct translator *translator, gva_t address);
 void adapt_note_fault(struct translator *translator, const struct vm_exit *exit);
 void adapt_look_back(struct translator *translator);
-void adapt_note_call(struct translator *translator, const struct call *call);
-/* Before the page fault is handled: a string instruction that clears or fills what was a page table gets the
- * page. */
-void adapt_to_string(struct translator *translator, const struct vm_exit *exit);
+/* Before a call that is no sensitive instruction: does it still have to be one? false: it always was. */
+bool adapt_note_call(struct translator *translator, const struct call *call);
+/* Is it about to store so many bytes that the page is being made something else? */
+bool adapt_stores_much(const struct vcpu *vcpu, const struct insn *insn);
+/* A string instruction that is about to clear or fill what was a page table gets the page. false: it was
+ * none, or still is. */
+bool adapt_to_string(struct translator *translator, const struct insn *insn, gva_t address);
 /* IRET went to vcpu->eip. */
 void adapt_note_return(struct translator *translator);
+
+/* touch.c */
+/* A page fault at this place was handled without emulation. */
+void touch_note_fault(struct translator *translator, uint64_t place);
+/* Before an adapted instruction is emulated; is_touch: it became one here. false: an ordinary access would
+ * have served it. */
+bool touch_prepare(struct translator *translator, const struct insn *insn, bool is_touch);
 
 /* measure.c */
 uint64_t measure_begin(const struct translator *translator);

@@ -1,0 +1,213 @@
+/*
+ * Instructions that keep reaching for pages that are not mapped yet.
+ *
+ * A page fault costs a signal, a host mapping, the host's own fault on it, and later the mapping's end: ten
+ * times what the guest's handler does. An instruction that meets one new page after the other (a loop that
+ * clears memory, the first store after a fork) becomes a call into the monitor, like one that no window can
+ * serve (adapt.c). The call walks the guest's tables, and its own #PF is the guest's without any signal; when
+ * the guest comes back, the access is made in guest memory, and the page is not mapped: nobody else may ever
+ * touch it. A page that was in use before is mapped, so that each access without a mapping is paid for by
+ * something that the guest did: it handled a fault, or its A or D bit was set. So much is paid for as makes
+ * the calls as dear as the mapping would have been.
+ *
+ * If the window serves most calls the instruction becomes an ordinary access again, and needs twice as many
+ * faults the next time.
+ *
+ * Read next: frame.c.
+ */
+#include "translate/translator.h"
+
+#define OPCODE_MOVS    0xa4
+#define OPCODE_STOS    0xaa
+#define FAULTED_OFTEN  4u
+#define MOST_DOUBLINGS 12u
+#define CREDIT         64u
+#define PTES_MOST      1024u
+
+#define MOST_ACCESSES 2
+
+struct access {
+    gva_t linear;
+    unsigned kind;
+};
+
+/* Those that the emulator repeats page by page. */
+static bool is_fast_string(const struct insn *insn)
+{
+    return insn->opcode_map == 0 &&
+           ((insn->opcode & 0xfe) == OPCODE_MOVS || (insn->opcode & 0xfe) == OPCODE_STOS);
+}
+
+/* What it accesses; for a repeated one at first. */
+static unsigned find_accesses(const struct vcpu *vcpu, const struct insn *insn,
+                              struct access access[MOST_ACCESSES])
+{
+    unsigned n = 0;
+
+    for (unsigned i = 0; i < insn->n_operands && n < MOST_ACCESSES; i++) {
+        const struct operand *operand = &insn->operand[i];
+        bool is_write = (operand->access & OPERAND_WRITE) != 0;
+        gva_t linear;
+
+        if (operand->kind != OPERAND_MEMORY || operand->mem.is_address_only)
+            continue;
+        linear = vcpu->segment[operand->mem.segment].base + vcpu_effective_address(vcpu, insn, operand);
+        if (operand->is_implicit && operand->mem.base == ESP && is_write)
+            linear -= operand->size; /* a push */
+        access[n++] = (struct access){.linear = linear,
+                                      .kind = (is_write ? ACCESS_WRITE : ACCESS_READ) |
+                                              (vcpu->cpl == 3 ? ACCESS_USER : 0)};
+    }
+    return n;
+}
+
+static bool can_be_call(const struct translator *translator, uint64_t place)
+{
+    size_t n = PAGE_SIZE - (size_t)(place & PAGE_MASK);
+    struct access access[MOST_ACCESSES];
+    struct insn insn;
+
+    return decode_insn(translator->vm->memory.hva + place, n < INSN_MAX_LENGTH ? n : INSN_MAX_LENGTH, 4,
+                       &insn) == DECODE_OK &&
+           insn.sensitive == NULL && vcpu_can_emulate(&insn) &&
+           find_accesses(&translator->vm->vcpu, &insn, access) != 0 &&
+           (is_fast_string(&insn) || !(insn.prefixes & (INSN_REP | INSN_REPNE)));
+}
+
+void touch_note_fault(struct translator *translator, uint64_t place)
+{
+    struct adaptation *adaptation = adapt_slot(translator, place);
+
+    if (adaptation->place != place + 1) {
+        if (adaptation->place != 0 && adaptation->as != ADAPTED_NOT)
+            return; /* that one is worth more */
+        *adaptation = (struct adaptation){.place = place + 1};
+    }
+    if (adaptation->as == ADAPTED_CALL || adaptation->as == ADAPTED_TOUCH ||
+        adaptation->n_given_back > MOST_DOUBLINGS ||
+        ++adaptation->n_faults < FAULTED_OFTEN << adaptation->n_given_back)
+        return;
+    adaptation->n_faults = 0;
+    if (can_be_call(translator, place))
+        adapt_as(translator, adaptation, ADAPTED_TOUCH);
+}
+
+static bool is_mapped_in(const struct shadow *shadow, const struct vcpu *vcpu, const struct access *access)
+{
+    return shadow != NULL && shadow_fast(shadow, vcpu, access->linear, access->kind) != NULL;
+}
+
+/* Mapped, but for reading only: a page table, or it has translations. RPN_NONE: no. */
+static uint32_t held_in(const struct shadow *shadow, const struct vcpu *vcpu, const struct access *access)
+{
+    return shadow != NULL && (access->kind & ACCESS_WRITE)
+               ? shadow_held(shadow, vcpu, access->linear, access->kind)
+               : RPN_NONE;
+}
+
+static bool is_first_use(const struct walk *walk, unsigned kind)
+{
+    return walk->n_levels != 0 &&
+           (!(walk->level[walk->n_levels - 1].entry & PTE_A) || ((kind & ACCESS_WRITE) && !walk->dirty));
+}
+
+static struct page_credit *credit_of(struct translator *translator, uint32_t page)
+{
+    return &translator->credit[page * 0x9e3779b1u / (UINT32_MAX / PAGES_WITH_CREDIT + 1)];
+}
+
+static bool has_account(struct translator *translator, uint32_t page)
+{
+    return credit_of(translator, page)->page == page;
+}
+
+/* Something that the guest did to the page pays for some accesses without a mapping. */
+static void give_credit(struct translator *translator, uint32_t page, uint32_t n_accesses)
+{
+    *credit_of(translator, page) = (struct page_credit){.page = page, .n_accesses = n_accesses};
+}
+
+static bool take_credit(struct translator *translator, uint32_t page)
+{
+    struct page_credit *credit = credit_of(translator, page);
+
+    if (credit->page != page || credit->n_accesses == 0)
+        return false;
+    credit->n_accesses--;
+    return true;
+}
+
+/* A page that cannot be mapped for writing is mapped for reading, so that it is known the next time. A and D
+ * are set already. */
+static void map(struct vm *vm, const struct access *access, bool is_user)
+{
+    struct shadow *shadow = is_user && vm->user_shadow != NULL ? vm->user_shadow : vm->shadow;
+    struct fault fault;
+
+    if (shadow_map(shadow, &vm->vcpu, access->linear, access->kind, &fault) == SHADOW_EMULATE &&
+        (access->kind & ACCESS_WRITE))
+        (void)shadow_map(shadow, &vm->vcpu, access->linear, (access->kind & ~ACCESS_WRITE) | ACCESS_READ,
+                         &fault);
+}
+
+static void prepare_page(struct translator *translator, const struct access *access)
+{
+    struct vm *vm = translator->vm;
+    uint32_t page = access->linear >> PAGE_SHIFT;
+    struct walk walk;
+    struct fault fault;
+
+    if (!guest_walk(&vm->memory, &vm->vcpu, access->linear, access->kind, true, &walk, &fault) ||
+        is_first_use(&walk, access->kind))
+        give_credit(translator, page, CREDIT);
+    else if (memory_rpn(&vm->memory, walk.gpa) != RPN_NONE && !take_credit(translator, page))
+        map(vm, access, walk.user);
+}
+
+/* It is mapped for reading only, and shall stay so. */
+static bool stays_held(struct translator *translator, const struct insn *insn, const struct access *access,
+                       bool is_touch)
+{
+    const struct vm *vm = translator->vm;
+    uint32_t page = access->linear >> PAGE_SHIFT;
+    uint32_t rpn = held_in(vm->shadow, &vm->vcpu, access);
+
+    if (rpn == RPN_NONE)
+        rpn = held_in(vm->user_shadow, &vm->vcpu, access);
+    if (rpn == RPN_NONE)
+        return false;
+    if (vm->memory.page_flags[rpn] & PAGE_IS_TABLE)
+        return true;
+    if (vm->memory.page_flags[rpn] & PAGE_IS_CODE) /* who stores much gets the page: for shadow_map to ask */
+        return !is_touch;
+    /* No longer a page table, but likely to be filled and used as one again. */
+    if (!has_account(translator, page) || adapt_stores_much(&vm->vcpu, insn))
+        give_credit(translator, page, PTES_MOST);
+    return take_credit(translator, page);
+}
+
+/* false: the window has it. */
+static bool needs_call(struct translator *translator, const struct insn *insn, const struct access *access,
+                       bool is_touch)
+{
+    const struct vm *vm = translator->vm;
+
+    if (is_mapped_in(vm->shadow, &vm->vcpu, access) || is_mapped_in(vm->user_shadow, &vm->vcpu, access))
+        return false;
+    if ((access->kind & ACCESS_WRITE) && adapt_to_string(translator, insn, access->linear))
+        return true; /* it is likely to be a table again: the mapping stays as it is */
+    if (!stays_held(translator, insn, access, is_touch))
+        prepare_page(translator, access);
+    return true;
+}
+
+bool touch_prepare(struct translator *translator, const struct insn *insn, bool is_touch)
+{
+    struct access access[MOST_ACCESSES];
+    unsigned n = find_accesses(&translator->vm->vcpu, insn, access);
+    bool is_needed = false;
+
+    for (unsigned i = 0; i < n; i++)
+        is_needed = needs_call(translator, insn, &access[i], is_touch) || is_needed;
+    return is_needed;
+}
