@@ -80,6 +80,19 @@ void build_flush_count(struct builder *b, enum point_kind kind, uint32_t eip)
     build_point(b, kind, eip);
 }
 
+/* A short loop has less to do in a turn than there is to count and to check: several turns do so once. */
+bool build_repeats(struct builder *b, uint32_t eip)
+{
+    unsigned n_here = b->block->n_instructions + 1u, n_turn = n_here / (b->n_repeats + 1);
+
+    if (!(b->mode & MODE_COUNT) || (b->mode & MODE_SINGLE) || eip != b->source->eip || b->esp != 0 ||
+        b->is_shadowed || b->n_repeats == MAX_REPEATS || n_here + n_turn > ENOUGH_INSTRUCTIONS)
+        return false;
+    b->n_repeats++;
+    b->is_repeating = true;
+    return true;
+}
+
 /* At a block's beginning: a load from as many bytes below r11 as the block has instructions. It does nothing,
  * unless the budget does not suffice: then it faults (meter.c). */
 static void emit_check(struct builder *b)
@@ -495,8 +508,12 @@ static void build_instructions(struct builder *b)
         b->block->n_instructions++;
         if (was_shadowed && !b->is_ended)
             leave_shadow(b, source->eip + offset);
+        if (b->block->guest_size < offset)
+            b->block->guest_size = (uint16_t)offset;
+        if (b->is_repeating)
+            offset = 0;
+        b->is_repeating = false;
     }
-    b->block->guest_size = (uint16_t)offset;
     b->is_shadowed = false;
     if (b->is_ended || b->block->n_instructions == 0)
         return;

@@ -38,6 +38,7 @@ enum mode_bit {
 #define MAX_BLOCK_INSTRUCTIONS 64
 #define MAX_SIDE_EXITS         MAX_BLOCK_INSTRUCTIONS
 #define MAX_LOOPS              4
+#define MAX_REPEATS            3
 #define ENOUGH_INSTRUCTIONS    24 /* where there are conditional jumps: what follows may never be reached */
 
 /* A jump out of the middle of a block, whose code follows the block's. */
@@ -94,6 +95,8 @@ struct builder {
     uint32_t heads[MAX_LOOPS]; /* of loops in the block, by EIP: known when it is made a second time */
     unsigned n_heads;
     bool has_crooked_loop; /* whose head is not aligned */
+    unsigned n_repeats;    /* MODE_COUNT: the block is a loop, of which another turn follows */
+    bool is_repeating;     /* from here on */
 };
 
 /* NULL: not one instruction can be translated (its second page is absent, or decoding fails): run it by the
@@ -120,6 +123,9 @@ void build_count_this(struct builder *b);
 void build_count_ahead(struct builder *b);
 /* lea r11, [r11 - b->uncounted]; the guest is at `eip`, as a point of this kind says */
 void build_flush_count(struct builder *b, enum point_kind kind, uint32_t eip);
+/* A conditional jump goes to `eip`: shall another turn of the loop that it ends follow, so that it is only
+ * jumped if the loop is over? */
+bool build_repeats(struct builder *b, uint32_t eip);
 /* The jump to a fixed EIP; ESP must be flushed. */
 void build_exit(struct builder *b, uint32_t eip);
 /* The jump to the EIP in r8d, ESP flushed. */

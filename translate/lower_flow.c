@@ -34,6 +34,12 @@ bool lower_jcc(struct builder *b)
 
     if (!is_direct(b))
         return false;
+    if (build_repeats(b, target_of(b))) {
+        displacement = emit_jump_if(&b->e, (b->insn->opcode & 0x0f) ^ 1u);
+        build_count_this(b);
+        build_side_exit(b, displacement, build_next_eip(b));
+        return true;
+    }
     if (b->esp == 0) /* a loop's jump goes straight back, then */
         build_count_ahead(b);
     displacement = emit_jump_if(&b->e, b->insn->opcode & 0x0f);

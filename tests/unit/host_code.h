@@ -351,9 +351,50 @@ static void check_code(void)
     REQUIRE_OF_BLOCK(host.insn.meta.category == ZYDIS_CATEGORY_UNCOND_BR);
 }
 
-/* Sorted, at instructions; and each guest instruction has one of its own. */
+static uint32_t decode_guest(const struct source *source, uint32_t offset, struct insn *insn)
+{
+    uint8_t bytes[INSN_MAX_LENGTH] = {0};
+
+    for (unsigned k = 0; k < sizeof bytes && offset + k < source->n + source->second_n; k++)
+        bytes[k] =
+            offset + k < source->n ? source->bytes[offset + k] : source->second[offset + k - source->n];
+    REQUIRE_OF_BLOCK(decode_insn(bytes, sizeof bytes, 4, insn) == DECODE_OK);
+    return insn->length;
+}
+
+/* Does it end a turn of the loop that the block is? */
+static bool is_turn(const struct insn *insn, uint32_t next)
+{
+    return ((insn->opcode_map == 0 && (insn->opcode & 0xf0) == 0x70) ||
+            (insn->opcode_map == 1 && (insn->opcode & 0xf0) == 0x80)) &&
+           next + (uint32_t)insn->operand[0].immediate == 0;
+}
+
+/* How many turns of a counted loop follow the first. */
+static unsigned count_repeats(const struct source *source)
+{
+    unsigned n_instructions = 0, n_turn = 0, n_more;
+    struct insn insn;
+
+    for (uint32_t next = 0; next < block->guest_size;) {
+        next += decode_guest(source, next, &insn);
+        n_instructions++;
+        if (n_turn == 0 && is_turn(&insn, next))
+            n_turn = n_instructions;
+    }
+    if (block->n_instructions == n_instructions)
+        return 0;
+    REQUIRE_OF_BLOCK((block->mode & MODE_COUNT) && !(block->mode & MODE_SINGLE) && n_turn != 0);
+    REQUIRE_OF_BLOCK(block->n_instructions > n_instructions);
+    n_more = block->n_instructions - n_instructions;
+    REQUIRE_OF_BLOCK(n_more % n_turn == 0 && n_more / n_turn <= MAX_REPEATS);
+    return n_more / n_turn;
+}
+
+/* Sorted, at instructions; and each guest instruction has one of its own, in each turn. */
 static void check_points(const struct source *source)
 {
+    unsigned n_repeats = count_repeats(source);
     uint32_t offset = 0, next = 0;
     struct insn insn;
 
@@ -366,16 +407,15 @@ static void check_points(const struct source *source)
         REQUIRE_OF_BLOCK(offset == block->code_size || is_start[offset]);
     }
     for (unsigned n = 0, i = 0; n < block->n_instructions; n++) {
-        uint8_t bytes[INSN_MAX_LENGTH] = {0};
-
-        for (unsigned k = 0; k < sizeof bytes && next + k < source->n + source->second_n; k++)
-            bytes[k] = next + k < source->n ? source->bytes[next + k] : source->second[next + k - source->n];
         while (i < block->n_points &&
                (block->points[i].offset < block->direct || block->points[i].eip != block->eip + next))
             i++;
         REQUIRE_OF_BLOCK(i < block->n_points);
-        REQUIRE_OF_BLOCK(decode_insn(bytes, sizeof bytes, 4, &insn) == DECODE_OK);
-        next += insn.length;
+        next += decode_guest(source, next, &insn);
+        if (n_repeats != 0 && is_turn(&insn, next)) {
+            next = 0;
+            n_repeats--;
+        }
     }
     REQUIRE_OF_BLOCK(next == block->guest_size);
 }

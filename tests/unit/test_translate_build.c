@@ -261,6 +261,32 @@ START_TEST(loops_are_aligned)
 }
 END_TEST
 
+/* add eax, [esi]; add esi, 4; dec ecx; jnz; ret. With the budget counted and checked in each turn it would
+ * take twice as long. */
+START_TEST(several_turns_of_a_loop_are_counted_at_once)
+{
+    static const uint8_t bytes[] = {0x03, 0x06, 0x83, 0xc6, 0x04, 0x49, 0x75, 0xf8, 0xc3};
+    struct source source = source_at(bytes, sizeof bytes, 0x100000, FLAT | MODE_COUNT);
+    unsigned n_counts = 0;
+    struct host host;
+
+    ck_assert(build_alive(&source));
+    ck_assert_uint_eq(block->guest_size, sizeof bytes);
+    ck_assert_uint_eq(block->n_instructions, (MAX_REPEATS + 1) * 4 + 1);
+    for (uint32_t offset = block->direct; offset < block->code_size; offset += host.insn.length) {
+        decode_at(offset, &host);
+        n_counts += counted_by(&host) != 0;
+        if (host.insn.meta.category == ZYDIS_CATEGORY_COND_BR && host.operand[0].imm.value.s < 0)
+            break;
+    }
+    ck_assert_uint_eq(n_counts, 1);
+
+    source.mode = FLAT | MODE_COUNT | MODE_SINGLE;
+    ck_assert(build_alive(&source));
+    ck_assert_uint_eq(block->n_instructions, 1);
+}
+END_TEST
+
 /* Where CS has a limit, a jump that may lead beyond it is the emulator's: the fault is the jump's. */
 START_TEST(jumps_and_the_limit_of_cs)
 {
@@ -299,6 +325,7 @@ int main(void)
     tcase_add_loop_test(tests, an_interrupt_is_looked_for_behind_the_shadow_of_sti, 0, N_MODES);
     tcase_add_loop_test(tests, sti_before_a_jump, 0, 2);
     tcase_add_test(tests, loops_are_aligned);
+    tcase_add_test(tests, several_turns_of_a_loop_are_counted_at_once);
     tcase_add_test(tests, jumps_and_the_limit_of_cs);
     suite_add_tcase(suite, tests);
     runner = srunner_create(suite);
