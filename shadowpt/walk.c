@@ -10,6 +10,8 @@
  */
 #include "shadowpt/paging.h"
 
+#include <string.h>
+
 #include "vcpu/fail.h"
 
 #define PAE_FRAME (((UINT64_C(1) << VCPU_PHYSICAL_BITS) - 1) & ~(uint64_t)PAGE_MASK)
@@ -44,11 +46,21 @@ const struct paging_mode *paging_mode_of(const struct vcpu *vcpu)
 
 static uint64_t read_entry(const struct guest_memory *memory, const struct paging_mode *mode, gpa_t address)
 {
-    uint64_t entry = 0;
+    uint32_t rpn = memory_rpn(memory, address); /* an entry is in one page */
+    bool is_wide = mode->entry_size == sizeof(uint64_t);
+    const uint8_t *bytes;
+    uint64_t wide;
+    uint32_t narrow;
 
-    if (!memory_read(memory, address, &entry, mode->entry_size))
-        return mode->entry_size == sizeof entry ? UINT64_MAX : UINT32_MAX;
-    return entry;
+    if (rpn == RPN_NONE)
+        return is_wide ? UINT64_MAX : UINT32_MAX;
+    bytes = memory->hva + ((uint64_t)rpn << PAGE_SHIFT) + (address & PAGE_MASK);
+    if (is_wide) {
+        memcpy(&wide, bytes, sizeof wide);
+        return wide;
+    }
+    memcpy(&narrow, bytes, sizeof narrow);
+    return narrow;
 }
 
 /* SDM Vol 3A 4.6.1, with neither SMEP nor SMAP. */
