@@ -24,6 +24,7 @@
 #define CREDIT         64u
 #define PTES_MOST      1024u
 
+#define LOOK_EVERY    16u
 #define MOST_ACCESSES 2
 
 struct access {
@@ -196,6 +197,10 @@ static bool needs_call(struct translator *translator, const struct insn *insn, c
         return false;
     if ((access->kind & ACCESS_WRITE) && adapt_to_string(translator, insn, access->linear))
         return true; /* it is likely to be a table again: the mapping stays as it is */
+    /* Mostly it will be a device's again. */
+    if (!is_touch && ++translator->n_unprepared < LOOK_EVERY)
+        return true;
+    translator->n_unprepared = 0;
     if (!stays_held(translator, insn, access, is_touch))
         prepare_page(translator, access);
     return true;
