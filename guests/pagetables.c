@@ -6,7 +6,8 @@
  * store must work on a page table, of any width, at any alignment, through any alias, and repeated by REP.
  * And a page becomes a page table, or stops being one, without a word to anybody.
  *
- * Read next: mmio.c, where the same instructions meet memory that is not memory.
+ * Read next: demand.c, where pages come and go; mmio.c, where the same instructions meet memory that is not
+ * memory.
  */
 #include "frames.h"
 #include "guest.h"

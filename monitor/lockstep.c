@@ -6,8 +6,9 @@
  *
  * After each turn of the machine's loop the reference runs until its registers are the machine's and the
  * notes are used up. When it has not come there after MAX_INSTRUCTIONS, or has asked for something else, they
- * differ. Where in between is for a person to find, with the last instructions of the reference; a machine
- * that stops more often narrows it.
+ * differ; and also when there is a difference in memory or the other registers, unless the reference has only
+ * come there for the first time, and the machine, in a loop, for the second or third. Where in between is for
+ * a person to find, with the last instructions of the reference; a machine that stops more often narrows it.
  *
  * Read next: lockstep_compare.c.
  */
@@ -24,6 +25,7 @@
 
 #define MAX_INSTRUCTIONS 50000000u
 #define MAX_NOTES        65536u
+#define MAX_ARRIVALS     1000u
 #define HISTORY          16u
 
 enum input_kind {
@@ -233,24 +235,26 @@ static enum outcome repeated_memory(struct vcpu *vcpu, gva_t linear, void *buf, 
 {
     struct lockstep *lockstep = vcpu->machine;
     unsigned first_size = PAGE_SIZE - (linear & PAGE_MASK);
+    bool is_crossing = first_size < size;
     struct walk first, second = {0};
 
-    if (first_size > size)
+    if (!is_crossing)
         first_size = size;
-    if (!guest_walk(&lockstep->memory, vcpu, linear, kind, false, &first, &vcpu->fault) ||
-        (first_size < size &&
-         !guest_walk(&lockstep->memory, vcpu, linear + first_size, kind, false, &second, &vcpu->fault)))
+    if (!guest_walk(&lockstep->memory, vcpu, linear, kind, is_crossing, &first, &vcpu->fault) ||
+        (is_crossing &&
+         (!guest_walk(&lockstep->memory, vcpu, linear + first_size, kind, false, &second, &vcpu->fault) ||
+          !guest_walk(&lockstep->memory, vcpu, linear, kind, false, &first, &vcpu->fault))))
         return OUTCOME_FAULT;
     if (kind & ACCESS_PROBE)
         return OUTCOME_DONE;
-    if (!is_in_memory(lockstep, first.gpa) || (first_size < size && !is_in_memory(lockstep, second.gpa))) {
+    if (!is_in_memory(lockstep, first.gpa) || (is_crossing && !is_in_memory(lockstep, second.gpa))) {
         access_device(lockstep, linear, buf, size, kind);
         if (!(kind & ACCESS_WRITE))
             return OUTCOME_DONE;
     }
     if (is_in_memory(lockstep, first.gpa))
         access_memory(lockstep, first.gpa, buf, first_size, kind);
-    if (first_size < size && is_in_memory(lockstep, second.gpa))
+    if (is_crossing && is_in_memory(lockstep, second.gpa))
         access_memory(lockstep, second.gpa, (uint8_t *)buf + first_size, size - first_size, kind);
     return OUTCOME_DONE;
 }
@@ -445,13 +449,18 @@ static void compare_page(struct lockstep *lockstep, uint32_t rpn)
         if (memcmp(a + offset, b + offset, sizeof(uint32_t)) == 0)
             continue;
         state = compare_entry(lockstep, rpn, offset);
-        if (state == ENTRY_EARLY_DIRTY && n_turns < MAX_EARLY_TURNS)
+        if (state == ENTRY_SAME)
+            continue;
+        if (state == ENTRY_EARLY_DIRTY && n_turns < MAX_EARLY_TURNS) {
             lockstep->is_written[rpn] = (uint8_t)(n_turns + 1);
-        else if (state != ENTRY_SAME)
-            differ(lockstep,
-                   "reference→machine: memory at physical %08llx: %02x %02x %02x %02x→%02x %02x %02x %02x",
-                   (unsigned long long)memory_gpa(&lockstep->memory, rpn) + offset, a[offset], a[offset + 1],
-                   a[offset + 2], a[offset + 3], b[offset], b[offset + 1], b[offset + 2], b[offset + 3]);
+            continue;
+        }
+        lockstep->is_written[rpn] = 1; /* it is looked at again */
+        differ(lockstep,
+               "reference→machine: memory at physical %08llx: %02x %02x %02x %02x→%02x %02x %02x %02x",
+               (unsigned long long)memory_gpa(&lockstep->memory, rpn) + offset, a[offset], a[offset + 1],
+               a[offset + 2], a[offset + 3], b[offset], b[offset + 1], b[offset + 2], b[offset + 3]);
+        return;
     }
 }
 
@@ -483,9 +492,41 @@ static void append_history(struct lockstep *lockstep)
                                    lockstep->history[i % HISTORY]);
 }
 
-bool lockstep_turn(struct lockstep *lockstep, char *text)
+/* The reference has arrived: is all the same? */
+static void compare(struct lockstep *lockstep)
 {
     char difference[512];
+
+    lockstep->first_input = lockstep->n_inputs = 0;
+    if (lockstep->text[0] == '\0' &&
+        lockstep_compare_processors(&lockstep->vcpu, &lockstep->vm->vcpu, difference, sizeof difference))
+        differ(lockstep, "reference→machine: %s", difference);
+    compare_written_pages(lockstep);
+}
+
+/* A turn can pass the same registers more than once. Does the reference come to the same state later on? */
+static bool comes_later(struct lockstep *lockstep)
+{
+    char *text = lockstep->text, later[LOCKSTEP_TEXT];
+    bool is_same = false;
+
+    lockstep->text = later;
+    for (unsigned n = 0; n < MAX_ARRIVALS && !is_same; n++) {
+        later[0] = '\0';
+        step(lockstep);
+        follow(lockstep);
+        if (later[0] != '\0') /* it does not come there again */
+            break;
+        compare(lockstep);
+        is_same = later[0] == '\0';
+    }
+    lockstep->text = text;
+    return is_same;
+}
+
+bool lockstep_turn(struct lockstep *lockstep, char *text)
+{
+    bool is_there;
 
     lockstep->text = text;
     text[0] = '\0';
@@ -493,15 +534,16 @@ bool lockstep_turn(struct lockstep *lockstep, char *text)
     if (vm_is_stopped(lockstep->vm)) /* in the middle of an instruction, perhaps */
         return text[0] == '\0';
     follow(lockstep);
-    lockstep->first_input = lockstep->n_inputs = 0;
-    if (text[0] == '\0' &&
-        lockstep_compare_processors(&lockstep->vcpu, &lockstep->vm->vcpu, difference, sizeof difference))
-        differ(lockstep, "reference→machine: %s", difference);
-    compare_written_pages(lockstep);
+    is_there = text[0] == '\0';
+    if (is_there)
+        compare(lockstep);
     if (text[0] == '\0')
         return true;
     append_history(lockstep);
-    return false;
+    if (!is_there || !comes_later(lockstep))
+        return false;
+    text[0] = '\0';
+    return true;
 }
 
 /* Only what holds data: RAM that nobody has touched takes no room. */

@@ -168,24 +168,26 @@ static enum outcome walked_access(struct vm *vm, gva_t linear, void *buf, unsign
 {
     struct vcpu *vcpu = &vm->vcpu;
     unsigned first_size = PAGE_SIZE - (linear & PAGE_MASK);
+    bool is_crossing = first_size < size;
     struct walk first, second = {0};
 
-    if (first_size > size)
+    if (!is_crossing)
         first_size = size;
-    if (!guest_walk(&vm->memory, vcpu, linear, kind, false, &first, &vcpu->fault))
-        return OUTCOME_FAULT;
-    if (first_size < size &&
-        !guest_walk(&vm->memory, vcpu, linear + first_size, kind, false, &second, &vcpu->fault))
+    /* A and D are set when both pages are there. */
+    if (!guest_walk(&vm->memory, vcpu, linear, kind, is_crossing, &first, &vcpu->fault) ||
+        (is_crossing &&
+         (!guest_walk(&vm->memory, vcpu, linear + first_size, kind, false, &second, &vcpu->fault) ||
+          !guest_walk(&vm->memory, vcpu, linear, kind, false, &first, &vcpu->fault))))
         return OUTCOME_FAULT;
     if ((kind & ACCESS_USER) && linear >= shadow_user_limit(vm->shadow))
         shadow_raise_user_limit(vm->shadow, linear);
     if (kind & ACCESS_PROBE)
         return OUTCOME_DONE;
     if (vm->holds_devices && (memory_rpn(&vm->memory, first.gpa) == RPN_NONE ||
-                              (first_size < size && memory_rpn(&vm->memory, second.gpa) == RPN_NONE)))
+                              (is_crossing && memory_rpn(&vm->memory, second.gpa) == RPN_NONE)))
         return hold_device(vm, linear, kind);
     physical_access(vm, first.gpa, buf, first_size, (kind & ACCESS_WRITE) != 0);
-    if (first_size < size)
+    if (is_crossing)
         physical_access(vm, second.gpa, (uint8_t *)buf + first_size, size - first_size,
                         (kind & ACCESS_WRITE) != 0);
     map_for_system(vm, linear, first.gpa, kind);
