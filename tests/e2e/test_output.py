@@ -190,6 +190,17 @@ class Output(harness.Test):
             self.assertGreater(counts[cost], 0, cost)
         self.assertGreater(stats["shadow"]["fills"], 0)
 
+    def test_page_faults_without_signals(self):
+        """An instruction that meets one page after the other is called, and the pages are not mapped for it."""
+        self.run_ring3("run", "--engine", "translate", "--clock", "virtual", "--stats", "stats", self.guest("demand"),
+                       status=1)
+        stats = json.loads(self.get("stats"))
+        counts, reflected = stats["engine_counts"], stats["dispositions"]["reflected"]
+        self.assertGreater(reflected, 5000)
+        self.assertLess(counts["faults"], reflected / 2)
+        self.assertLess(stats["shadow"]["fills"], reflected / 2)
+        self.assertGreater(counts["given_back"], 100)  # each check begins with code of its own
+
     # ---- the profile -------------------------------------------------------------------------------------
 
     def test_profile(self):
