@@ -223,6 +223,11 @@ static uint32_t lesser(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
+static bool checks_alignment(const struct vcpu *vcpu)
+{
+    return vcpu->cpl == 3 && (vcpu->cr0 & CR0_AM) && (vcpu->eflags & EFLAGS_AC);
+}
+
 static struct stretch reach(const struct string *string, enum segment_index segment, enum gpr_index index,
                             uint32_t most, unsigned kind)
 {
@@ -232,15 +237,16 @@ static struct stretch reach(const struct string *string, enum segment_index segm
     struct stretch stretch = {.n = most};
     gva_t linear;
 
-    if (vcpu_segment_check(vcpu, segment, offset, size, kind, &linear) != OUTCOME_DONE || linear % size != 0)
+    if (vcpu_segment_check(vcpu, segment, offset, size, kind, &linear) != OUTCOME_DONE ||
+        (linear & PAGE_MASK) > PAGE_SIZE - size || (linear % size != 0 && checks_alignment(vcpu)))
         return stretch;
     /* ...up to the end of the page, and to where the register wraps */
     if (is_down)
         stretch.n = lesser(stretch.n, lesser((linear & PAGE_MASK) / size, offset / size) + 1);
     else
-        stretch.n = lesser(
-            stretch.n,
-            lesser((PAGE_MASK - (linear & PAGE_MASK)) / size, (string->address_mask - offset) / size) + 1);
+        stretch.n = lesser(stretch.n, lesser((PAGE_SIZE - size - (linear & PAGE_MASK)) / size,
+                                             (string->address_mask - offset) / size) +
+                                          1);
     if (is_down)
         offset -= (stretch.n - 1) * size;
     if (vcpu_segment_check(vcpu, segment, offset, stretch.n * size, kind, &linear) == OUTCOME_DONE)
@@ -275,22 +281,36 @@ static uint32_t store_many(const struct string *string, uint32_t most)
     return to.n;
 }
 
-/* A copy that meets its own beginning repeats it: that is left to the elements. */
+/* A copy that meets its own beginning repeats it. */
+static void copy(uint8_t *to, const uint8_t *from, uint32_t n, unsigned size, bool is_down)
+{
+    size_t n_bytes = (size_t)n * size;
+    ptrdiff_t ahead = is_down ? from - to : to - from;
+    uint32_t element;
+
+    if (ahead <= 0 || ahead >= (ptrdiff_t)n_bytes) {
+        memmove(to, from, n_bytes);
+        return;
+    }
+    for (size_t i = 0; i < n_bytes; i += size) {
+        size_t at = is_down ? n_bytes - size - i : i;
+
+        memcpy(&element, from + at, size);
+        memcpy(to + at, &element, size);
+    }
+}
+
 static uint32_t move_many(const struct string *string, uint32_t most)
 {
     bool is_down = (string->vcpu->eflags & EFLAGS_DF) != 0;
     struct stretch from = reach(string, string->source_segment, ESI, most, ACCESS_READ);
     struct stretch to = from.bytes == NULL ? from : reach(string, SEG_ES, EDI, from.n, ACCESS_WRITE);
-    ptrdiff_t ahead, n_bytes = (ptrdiff_t)to.n * string->size;
 
     if (to.bytes == NULL)
         return 0;
     if (is_down)
         from.bytes += (size_t)(from.n - to.n) * string->size;
-    ahead = is_down ? from.bytes - to.bytes : to.bytes - from.bytes;
-    if (ahead > 0 && ahead < n_bytes)
-        return 0;
-    memmove(to.bytes, from.bytes, (size_t)n_bytes);
+    copy(to.bytes, from.bytes, to.n, string->size, is_down);
     return to.n;
 }
 
