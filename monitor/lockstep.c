@@ -25,7 +25,6 @@
 
 #define MAX_INSTRUCTIONS 50000000u
 #define MAX_NOTES        65536u
-#define MAX_ARRIVALS     1000u
 #define HISTORY          16u
 
 enum input_kind {
@@ -259,6 +258,14 @@ static enum outcome repeated_memory(struct vcpu *vcpu, gva_t linear, void *buf, 
     return OUTCOME_DONE;
 }
 
+static void read_physical(struct vcpu *vcpu, gpa_t gpa, void *buf, unsigned size)
+{
+    const struct lockstep *lockstep = vcpu->machine;
+
+    if (!memory_read(&lockstep->memory, gpa, buf, size))
+        memset(buf, 0xff, size);
+}
+
 static void ignore_paging(struct vcpu *vcpu, uint32_t old_cr0, uint32_t old_cr3, uint32_t old_cr4)
 {
     (void)vcpu, (void)old_cr0, (void)old_cr3, (void)old_cr4;
@@ -311,6 +318,7 @@ static const struct vcpu_ops reference_ops = {
     .memory = repeated_memory,
     .port_read = repeated_port_read,
     .port_write = repeated_port_write,
+    .physical_read = read_physical,
     .paging_changed = ignore_paging,
     .invlpg = ignore_invlpg,
     .tsc = repeated_tsc,
@@ -507,11 +515,12 @@ static void compare(struct lockstep *lockstep)
 /* A turn can pass the same registers more than once. Does the reference come to the same state later on? */
 static bool comes_later(struct lockstep *lockstep)
 {
+    uint64_t end = lockstep->n_instructions + MAX_INSTRUCTIONS;
     char *text = lockstep->text, later[LOCKSTEP_TEXT];
     bool is_same = false;
 
     lockstep->text = later;
-    for (unsigned n = 0; n < MAX_ARRIVALS && !is_same; n++) {
+    while (!is_same && lockstep->n_instructions < end) {
         later[0] = '\0';
         step(lockstep);
         follow(lockstep);

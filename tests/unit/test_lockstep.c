@@ -47,9 +47,9 @@ static void close_guest(void)
     kernel_close(kernel);
 }
 
-static const char *const names[] = {"privileged", "paging",         "pagetables", "reuse",
-                                    "userkernel", "faults",         "selfmod",    "escape",
-                                    "interrupts", /* long */ "mmio" /* likewise */};
+static const char *const names[] = {"privileged",     "paging", "pae",     "pagetables", "reuse",
+                                    "userkernel",     "faults", "selfmod", "escape",     "interrupts",
+                                    /* long */ "mmio" /* likewise */};
 #define N_LONG  2
 #define N_NAMES ((int)(sizeof names / sizeof names[0]))
 
