@@ -3,7 +3,8 @@
  * right page; the tables it came from are traced; what must be caught is not writable; the notes agree with
  * each other, and the host's own list of the process's mappings agrees with the notes.
  *
- * A debug option. At each exit what changed since the last one is checked, and everything every 1024 exits.
+ * A debug option. At each exit what changed since the last one is checked, and everything every 1024 exits,
+ * or more if there is much: so an exit costs the same, however large the guest.
  * The host's list is read through a descriptor opened beforehand, so that it works inside the sandbox as
  * well.
  *
@@ -18,7 +19,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#define CHECKS_PER_FULL_CHECK 1024u
+#define CHECKS_PER_FULL_CHECK 1024u /* at least */
+#define ITEMS_PER_EXIT        8u    /* mappings, and pages of memory */
 #define WINDOW_BYTES          (UINT64_C(1) << 32)
 
 struct report {
@@ -190,6 +192,14 @@ static bool check_bits(const struct shadow *shadow, const struct report *report)
     return true;
 }
 
+/* A window is large and mostly empty. */
+static bool is_empty(const struct shadow *shadow, uint32_t first, uint32_t n)
+{
+    static const uint32_t nothing[1u << REGION_BITS];
+
+    return memcmp(&shadow->spte[first], nothing, n * sizeof nothing[0]) == 0;
+}
+
 static bool check_counts(const struct shadow *shadow, const struct report *report)
 {
     uint64_t n_mappings = 0;
@@ -197,9 +207,12 @@ static bool check_counts(const struct shadow *shadow, const struct report *repor
 
     for (uint32_t i = 0; i < space_regions(shadow); i++) {
         const struct region *region = &shadow->region[i];
-        uint32_t n_pages = 0, n_kernel = 0;
+        uint32_t n_pages = 0, n_kernel = 0, first = i << shadow->region_bits;
 
-        for (uint32_t page = i << shadow->region_bits; page < (i + 1) << shadow->region_bits; page++) {
+        if (region->n_pages == 0 && region->n_kernel == 0 && region->n_runs == 0 &&
+            is_empty(shadow, first, space_region_pages(shadow)))
+            continue;
+        for (uint32_t page = first; page < first + space_region_pages(shadow); page++) {
             uint32_t spte = shadow->spte[page];
 
             n_pages += spte != 0;
@@ -312,21 +325,38 @@ static bool check_changes(struct shadow *shadow, const struct report *report, co
     return true;
 }
 
-/* A space against the tables of the registers it was built for. */
-static bool check_space(struct shadow *shadow, const struct report *report, bool everything)
+static uint64_t exits_per_full_check(const struct shadow *shadow)
+{
+    uint64_t n = (shadow->stats.mappings + shadow->n_rpn) / ITEMS_PER_EXIT;
+
+    return n > CHECKS_PER_FULL_CHECK ? n : CHECKS_PER_FULL_CHECK;
+}
+
+/* The processor for whose registers the space was built. */
+static struct vcpu vcpu_of(const struct shadow *shadow)
 {
     struct vcpu vcpu = {
         .cr0 = shadow->cr0, .cr3 = shadow->cr3, .cr4 = shadow->cr4, .msr = {.efer = shadow->efer}};
-    bool is_right;
 
     memcpy(vcpu.pdpte, shadow->pdpte, sizeof vcpu.pdpte);
+    return vcpu;
+}
 
-    if (everything || shadow->n_changes > CHANGE_LOG || ++shadow->n_checks % CHECKS_PER_FULL_CHECK == 0)
-        is_right = check_everything(shadow, report, &vcpu);
-    else
-        is_right = check_changes(shadow, report, &vcpu);
+static bool check_space(struct shadow *shadow, const struct report *report, bool everything)
+{
+    struct vcpu vcpu;
+
+    everything =
+        everything || shadow->n_changes > CHANGE_LOG || ++shadow->n_checks >= exits_per_full_check(shadow);
+    if (!everything && shadow->n_changes == 0)
+        return true;
+    vcpu = vcpu_of(shadow);
+    if (everything ? !check_everything(shadow, report, &vcpu) : !check_changes(shadow, report, &vcpu))
+        return false;
     shadow->n_changes = 0;
-    return is_right;
+    if (everything)
+        shadow->n_checks = 0;
+    return true;
 }
 
 bool shadow_check(struct shadow *shadow, const struct vcpu *vcpu, bool everything, char *error,

@@ -174,7 +174,8 @@ struct shadow_config {
      * mappings away. 0: a default for an engine to which each is a fault. */
     unsigned flood_writes;
     bool use_userfaultfd; /* write protection by userfaultfd where the host has it */
-    bool check_invariant; /* debug: check what changed at every exit, everything every 1024 */
+    bool check_invariant; /* debug: check what changed at every exit, everything every 1024, or more if there
+                             is much */
     /* The window is of one view alone, so that there is no user limit and nothing to take away when the view
      * changes: of the supervisor... */
     bool has_own_view;
