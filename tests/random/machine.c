@@ -22,9 +22,7 @@
 #define LDT_OFFSET  0x100u
 #define TSS_OFFSET  0x200u
 #define FIRST_FRAME 0x100000u
-/* Their linear address, for the supervisor: far from what sequences reach by mistake. */
-#define LINEAR_TABLES 0xf7654000u
-#define RAM_SIZE      (2u << 20)
+#define RAM_SIZE    (2u << 20)
 
 /* Selectors as Linux has them, so that what reads them natively sees the same. */
 #define SELECTOR_CODE 0x23
@@ -106,7 +104,7 @@ static void put_descriptor(struct vm *vm, uint32_t gpa, const struct segment *se
 
 static void put_entry(struct vm *vm, uint32_t gva, uint32_t frame, uint32_t rights)
 {
-    uint32_t table = DIRECTORY + PAGE_SIZE * (gva == LINEAR_TABLES ? 1u : gva < 0x800000 ? 2u : 3u);
+    uint32_t table = DIRECTORY + PAGE_SIZE * (gva == RANDOM_TABLES ? 1u : gva < 0x800000 ? 2u : 3u);
 
     write32(vm, DIRECTORY + (gva >> 22) * 4, table | PTE_P | PTE_W | PTE_U);
     write32(vm, table + (gva >> PAGE_SHIFT & 1023) * 4, rights == 0 ? 0 : frame | rights | PTE_P);
@@ -123,8 +121,8 @@ static const struct segment fs = {RANDOM_SELECTOR_FS, ATTRIBUTES_FS, RANDOM_FS_B
 static const struct segment gs = {RANDOM_SELECTOR_GS, ATTRIBUTES_GS, RANDOM_GS_BASE, RANDOM_GS_LIMIT};
 static const struct segment code = {SELECTOR_CODE, ATTRIBUTES_CODE, 0, FLAT_LIMIT};
 static const struct segment data = {SELECTOR_DATA, ATTRIBUTES_DATA, 0, FLAT_LIMIT};
-static const struct segment ldt = {SELECTOR_LDT, 0x82, LINEAR_TABLES + LDT_OFFSET, 15};
-static const struct segment tss = {SELECTOR_TSS, 0x8b, LINEAR_TABLES + TSS_OFFSET, 0x67};
+static const struct segment ldt = {SELECTOR_LDT, 0x82, RANDOM_TABLES + LDT_OFFSET, 15};
+static const struct segment tss = {SELECTOR_TSS, 0x8b, RANDOM_TABLES + TSS_OFFSET, 0x67};
 
 static void build(struct vm *vm)
 {
@@ -137,12 +135,12 @@ static void build(struct vm *vm)
     put_descriptor(vm, TABLES + LDT_OFFSET + (RANDOM_SELECTOR_FS & ~7u), &fs);
     put_descriptor(vm, TABLES + LDT_OFFSET + (RANDOM_SELECTOR_GS & ~7u), &gs);
     write32(vm, TABLES + TSS_OFFSET + 0x64, 0x68u << 16); /* no I/O bitmap */
-    put_entry(vm, LINEAR_TABLES, TABLES, PTE_W);
+    put_entry(vm, RANDOM_TABLES, TABLES, PTE_W);
     for (size_t i = 0; i < random_n_regions; i++)
         put_region(vm, &random_regions[i], PTE_U | (random_regions[i].is_writable ? PTE_W : 0));
     vcpu_set_flat(vcpu, SELECTOR_CODE, SELECTOR_DATA, RANDOM_CODE);
-    vcpu->gdtr = (struct table_register){LINEAR_TABLES, 0x47};
-    vcpu->idtr = (struct table_register){LINEAR_TABLES, 0};
+    vcpu->gdtr = (struct table_register){RANDOM_TABLES, 0x47};
+    vcpu->idtr = (struct table_register){RANDOM_TABLES, 0};
     vcpu->cr3 = DIRECTORY;
     vcpu->cr4 = CR4_OSFXSR | CR4_OSXMMEXCPT;
     vcpu->cr0 |= CR0_PG | CR0_WP | CR0_NE | CR0_MP | CR0_AM;

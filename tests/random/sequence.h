@@ -35,6 +35,8 @@ enum {
     RANDOM_GS_LIMIT = 0x1fff,
 };
 #define RANDOM_HIGH 0xd0000000u
+/* Where the guest has its GDT, LDT and TSS, for the supervisor: far from what sequences reach by mistake. */
+#define RANDOM_TABLES 0xf7654000u
 
 /* The pages behind them, in the order of the memory images. */
 enum {
