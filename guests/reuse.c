@@ -399,6 +399,67 @@ static void check_spaces(void)
     verdict("two address spaces do not mix");
 }
 
+/* ---- the handler is where the instruction would go on ---- */
+
+/* Ring 3 comes to `behind_next` when the store is done, and ring 0 when it has faulted. EDI tells which. */
+extern uint8_t behind[], behind_next[];
+__asm__(".pushsection .user_text, \"ax\"\n"
+        "behind:\n"
+        "       mov     %eax, (%ebx)\n"
+        "behind_next:\n"
+        "       push    $0x1234\n"
+        "       test    %edi, %edi\n"
+        "       jnz     1f\n"
+        "       add     $4, %esp\n"
+        "       ret\n"
+        "1:     mov     $behind_end, %eax\n"
+        "       jmp     *%eax\n"
+        ".popsection\n");
+
+static uint32_t kernel_stack[PAGE_SIZE / 4] __attribute__((aligned(4096)));
+enum { FRAME_SIZE = 6 * 4 }; /* error code, EIP, CS, EFLAGS, ESP, SS */
+
+__attribute__((used)) static void end_behind(void)
+{
+    const uint32_t *flat = memory_at((uintptr_t)user_stack + PAGE_SIZE / 2 - FRAME_SIZE - 4);
+
+    check_equal("a handler behind the instruction: its push is on its stack",
+                kernel_stack[PAGE_SIZE / 8 - FRAME_SIZE / 4 - 1], 0x1234);
+    check_equal("and nowhere else", *flat, 0);
+    report();
+}
+
+/* The handler's stack is not flat. */
+__asm__("behind_end:\n"
+        "       mov     $0x10, %eax\n"
+        "       mov     %eax, %ss\n"
+        "       mov     $end_behind_stack, %esp\n"
+        "       mov     %eax, %ds\n"
+        "       mov     %eax, %es\n"
+        "       call    end_behind\n");
+__attribute__((used, aligned(16))) static uint8_t end_stack[PAGE_SIZE];
+__asm__(".set end_behind_stack, end_stack + 4096\n");
+
+static void check_handler_behind(void)
+{
+    is_user = true;
+    page_rights = RW | PTE_U;
+    begin();
+    for (unsigned page = 0; page < 20; page++) {
+        probe_registers = (struct registers){.ebx = page_at(page)};
+        probe_user((code *)behind);
+        expect_fault(page, (code *)behind, page_at(page), PF_WRITE | PF_USER);
+    }
+    verdict("ring 3 stores, in a place that is known by now");
+
+    gdt[SEL_FREE / 8] = descriptor((uintptr_t)kernel_stack - (uintptr_t)user_stack, UINT32_MAX, DESC_DATA);
+    tss.ss0 = SEL_FREE;
+    tss.esp0 = (uintptr_t)user_stack + PAGE_SIZE / 2;
+    idt[VECTOR_PF] = gate(SEL_KERNEL_CODE, (uintptr_t)behind_next, DESC_INTERRUPT_GATE);
+    probe_registers = (struct registers){.ebx = page_at(40), .edi = 1};
+    probe_user((code *)behind);
+}
+
 void guest_main(void)
 {
     space = space_new();
@@ -420,4 +481,5 @@ void guest_main(void)
     check_tables();
     check_code();
     check_spaces();
+    check_handler_behind(); /* does not return */
 }

@@ -25,11 +25,34 @@
 #define NEEDLESS_OFTEN   256u
 #define NEEDLESS_TOUCHES 32u
 
-struct adaptation *adapt_slot(struct translator *translator, uint64_t place)
+static struct adaptation *slot_of(struct translator *translator, uint64_t place)
 {
     uint64_t hash = place * UINT64_C(0x9e3779b97f4a7c15);
 
     return &translator->adaptations[(hash >> 40) % ADAPTATIONS];
+}
+
+/* What is noted of the place. NULL: another one that is adapted is in its place, and stays unless
+ * `is_urgent`.
+ */
+static struct adaptation *take(struct translator *translator, uint64_t place, bool is_urgent)
+{
+    struct adaptation *adaptation = slot_of(translator, place);
+
+    if (adaptation->place == place + 1)
+        return adaptation;
+    if (adaptation->place != 0 && adaptation->as != ADAPTED_NOT) {
+        if (!is_urgent)
+            return NULL;
+        cache_kill_place(&translator->cache, adaptation->place - 1);
+    }
+    *adaptation = (struct adaptation){.place = place + 1};
+    return adaptation;
+}
+
+struct adaptation *adapt_try(struct translator *translator, uint64_t place)
+{
+    return take(translator, place, false);
 }
 
 void adapt_as(struct translator *translator, struct adaptation *adaptation, enum adapted as)
@@ -55,7 +78,7 @@ static void give_back(struct translator *translator, struct adaptation *adaptati
 
 enum adapted adapt_find(void *opaque, uint64_t place)
 {
-    const struct adaptation *adaptation = adapt_slot(opaque, place);
+    const struct adaptation *adaptation = slot_of(opaque, place);
 
     return adaptation->place == place + 1 ? adaptation->as : ADAPTED_NOT;
 }
@@ -109,10 +132,9 @@ bool adapt_to_user_page(struct translator *translator, gva_t address)
         vm_fetch(vm, &insn, &is_patched) != OUTCOME_DONE || !can_split(insn))
         return false;
     place = ((uint64_t)code.rpn << PAGE_SHIFT) + (linear & PAGE_MASK);
-    adaptation = adapt_slot(translator, place);
-    if (adaptation->place == place + 1 && adaptation->as != ADAPTED_NOT)
+    adaptation = take(translator, place, true);
+    if (adaptation->as != ADAPTED_NOT)
         return false; /* it was, and is here all the same: another way */
-    *adaptation = (struct adaptation){.place = place + 1};
     adapt_as(translator, adaptation, ADAPTED_SPLIT);
     spaces_add_user_part(translator, address);
     return true;
@@ -142,9 +164,7 @@ void adapt_look_back(struct translator *translator)
         touch_note_fault(translator, place);
         return;
     }
-    adaptation = adapt_slot(translator, place);
-    if (adaptation->place != place + 1)
-        *adaptation = (struct adaptation){.place = place + 1};
+    adaptation = take(translator, place, true);
     if (adaptation->as == ADAPTED_CALL || ++adaptation->n_emulated < EMULATED_OFTEN ||
         is_string_at(translator, place))
         return;
@@ -154,12 +174,12 @@ void adapt_look_back(struct translator *translator)
 bool adapt_note_call(struct translator *translator, const struct call *call)
 {
     uint64_t place = call->block->place + (call->eip - call->block->eip);
-    struct adaptation *adaptation = adapt_slot(translator, place);
+    struct adaptation *adaptation = slot_of(translator, place);
     bool is_touch = adaptation->as == ADAPTED_TOUCH;
 
     if (adaptation->place != place + 1 || (adaptation->as != ADAPTED_CALL && !is_touch))
         return false;
-    if (touch_prepare(translator, &call->insn, is_touch))
+    if (touch_prepare(translator, adaptation, &call->insn))
         adaptation->n_needless = 0;
     else if (++adaptation->n_needless >= (is_touch ? NEEDLESS_TOUCHES : NEEDLESS_OFTEN))
         give_back(translator, adaptation);
@@ -177,7 +197,7 @@ bool adapt_stores_much(const struct vcpu *vcpu, const struct insn *insn)
     return (uint64_t)vcpu->gpr[ECX] << shift >= MUCH_STORED;
 }
 
-bool adapt_to_string(struct translator *translator, const struct insn *insn, gva_t address)
+bool adapt_to_string(struct translator *translator, const struct insn *insn, gva_t address, unsigned kind)
 {
     struct vm *vm = translator->vm;
     struct walk walk;
@@ -185,7 +205,7 @@ bool adapt_to_string(struct translator *translator, const struct insn *insn, gva
     uint32_t rpn;
 
     if (!adapt_stores_much(&vm->vcpu, insn) ||
-        !guest_walk(&vm->memory, &vm->vcpu, address, ACCESS_WRITE, true, &walk, &fault))
+        !guest_walk(&vm->memory, &vm->vcpu, address, kind, true, &walk, &fault))
         return false;
     rpn = memory_rpn(&vm->memory, walk.gpa);
     if (rpn == RPN_NONE || !(vm->memory.page_flags[rpn] & PAGE_IS_TABLE))

@@ -470,12 +470,12 @@ static bool decode_next(struct builder *b, uint32_t offset)
     return true;
 }
 
-/* The user's code never chooses: it has one window, and the other is the kernel's, though both may run the
- * same page. */
+/* (Another instruction may be at the place by now.) The user's code never chooses: it has one window, and the
+ * other is the kernel's, though both may run the same page. */
 static void lower_as(struct builder *b, enum adapted adapted)
 {
     b->is_split = adapted == ADAPTED_SPLIT && !(b->mode & MODE_USER);
-    if (adapted == ADAPTED_CALL || adapted == ADAPTED_TOUCH)
+    if ((adapted == ADAPTED_CALL || adapted == ADAPTED_TOUCH) && b->insn->sensitive == NULL)
         build_call(b);
     else
         lower_insn(b);

@@ -255,11 +255,12 @@ static void give_fpu(struct translator *translator)
     __asm__ volatile("fxrstor64 (%0)" : : "r"(translator->context.fxsave) : "memory");
 }
 
+/* (A fault's handler may be there, too.) */
 static bool is_next(const struct translator *translator, const struct call *call, uint64_t n_flushes)
 {
     return translator->cache.n_flushes == n_flushes && !translator->is_code_dropped &&
            !call->block->is_dead && translator->vm->vcpu.eip == call->eip + call->insn.length &&
-           !meter_is_low(translator);
+           translator->is_call_done && !meter_is_low(translator);
 }
 
 /* Behind the call, if the code there is still what the guest would run next. */
@@ -351,6 +352,7 @@ static const uint8_t *on_callout(struct translator *translator, uint32_t number)
     struct vm_exit exit = {.reason = EXIT_SENSITIVE, .insn = &call->insn};
     uint64_t n_flushes = translator->cache.n_flushes;
     bool is_fpu = call->insn.sensitive != NULL && call->insn.sensitive->handler == HANDLE_fpu;
+    uint64_t n_instructions;
     bool is_adapted = false;
 
     vm->vcpu.eip = call->eip;
@@ -366,14 +368,17 @@ static const uint8_t *on_callout(struct translator *translator, uint32_t number)
     if (is_watched(vm))
         return leave_with(translator, &exit);
     if (call->is_quiet && run_quietly(vm, call)) {
+        translator->is_call_done = true;
         note_load(translator, call);
         return go_on_quietly(translator, call, n_flushes);
     }
     if (is_fpu)
         take_fpu(translator);
+    n_instructions = vm->n_instructions;
     vm->maps_by_itself = is_adapted;
     vm_handle_exit(vm, &exit);
     vm->maps_by_itself = false;
+    translator->is_call_done = vm->n_instructions != n_instructions;
     note_load(translator, call);
     if (is_fpu)
         give_fpu(translator);
@@ -465,7 +470,7 @@ static void classify_fault(struct translator *translator, struct vm_exit *exit)
                   .cr2 = (uint32_t)address}};
     adapt_note_fault(translator, exit);
     if ((exit->fault.error & PF_WRITE) && vm_fetch(vm, &insn, &is_patched) == OUTCOME_DONE)
-        (void)adapt_to_string(translator, insn, exit->fault.cr2);
+        (void)adapt_to_string(translator, insn, exit->fault.cr2, translator->retry.kind);
 }
 
 /* States without a mode, and single steps. */

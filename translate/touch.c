@@ -77,14 +77,9 @@ static bool can_be_call(const struct translator *translator, uint64_t place)
 
 void touch_note_fault(struct translator *translator, uint64_t place)
 {
-    struct adaptation *adaptation = adapt_slot(translator, place);
+    struct adaptation *adaptation = adapt_try(translator, place);
 
-    if (adaptation->place != place + 1) {
-        if (adaptation->place != 0 && adaptation->as != ADAPTED_NOT)
-            return; /* that one is worth more */
-        *adaptation = (struct adaptation){.place = place + 1};
-    }
-    if (adaptation->as == ADAPTED_CALL || adaptation->as == ADAPTED_TOUCH ||
+    if (adaptation == NULL || adaptation->as == ADAPTED_CALL || adaptation->as == ADAPTED_TOUCH ||
         adaptation->n_given_back > MOST_DOUBLINGS ||
         ++adaptation->n_faults < FAULTED_OFTEN << adaptation->n_given_back)
         return;
@@ -143,12 +138,14 @@ static bool take_credit(struct translator *translator, uint32_t page)
 static void map(struct vm *vm, const struct access *access, bool is_user)
 {
     struct shadow *shadow = is_user && vm->user_shadow != NULL ? vm->user_shadow : vm->shadow;
+    const struct access reading = {access->linear, (access->kind & ~ACCESS_WRITE) | ACCESS_READ};
     struct fault fault;
 
     if (shadow_map(shadow, &vm->vcpu, access->linear, access->kind, &fault) == SHADOW_EMULATE &&
-        (access->kind & ACCESS_WRITE))
-        (void)shadow_map(shadow, &vm->vcpu, access->linear, (access->kind & ~ACCESS_WRITE) | ACCESS_READ,
-                         &fault);
+        !is_mapped_in(shadow, &vm->vcpu, &reading))
+        (void)shadow_map(shadow, &vm->vcpu, reading.linear, reading.kind, &fault);
+    if (shadow != vm->shadow)
+        shadow_note_use(vm->shadow); /* where the guest still is */
 }
 
 static void prepare_page(struct translator *translator, const struct access *access)
@@ -188,31 +185,32 @@ static bool stays_held(struct translator *translator, const struct insn *insn, c
 }
 
 /* false: the window has it. */
-static bool needs_call(struct translator *translator, const struct insn *insn, const struct access *access,
-                       bool is_touch)
+static bool needs_call(struct translator *translator, struct adaptation *adaptation, const struct insn *insn,
+                       const struct access *access)
 {
     const struct vm *vm = translator->vm;
+    bool is_touch = adaptation->as == ADAPTED_TOUCH;
 
     if (is_mapped_in(vm->shadow, &vm->vcpu, access) || is_mapped_in(vm->user_shadow, &vm->vcpu, access))
         return false;
-    if ((access->kind & ACCESS_WRITE) && adapt_to_string(translator, insn, access->linear))
+    if ((access->kind & ACCESS_WRITE) && adapt_to_string(translator, insn, access->linear, access->kind))
         return true; /* it is likely to be a table again: the mapping stays as it is */
     /* Mostly it will be a device's again. */
-    if (!is_touch && ++translator->n_unprepared < LOOK_EVERY)
+    if (!is_touch && ++adaptation->n_unprepared < LOOK_EVERY)
         return true;
-    translator->n_unprepared = 0;
+    adaptation->n_unprepared = 0;
     if (!stays_held(translator, insn, access, is_touch))
         prepare_page(translator, access);
     return true;
 }
 
-bool touch_prepare(struct translator *translator, const struct insn *insn, bool is_touch)
+bool touch_prepare(struct translator *translator, struct adaptation *adaptation, const struct insn *insn)
 {
     struct access access[MOST_ACCESSES];
     unsigned n = find_accesses(&translator->vm->vcpu, insn, access);
     bool is_needed = false;
 
     for (unsigned i = 0; i < n; i++)
-        is_needed = needs_call(translator, insn, &access[i], is_touch) || is_needed;
+        is_needed = needs_call(translator, adaptation, insn, &access[i]) || is_needed;
     return is_needed;
 }

@@ -49,8 +49,9 @@ struct adaptation {
     uint16_t n_faults;   /* ...since it was last given back */
     uint16_t n_needless; /* calls in a row that an ordinary access would have served */
     uint8_t n_given_back;
-    uint8_t as;     /* enum adapted */
-    uint8_t before; /* likewise: what it is given back to */
+    uint8_t n_unprepared; /* calls since somebody looked what they are for (touch.c) */
+    uint8_t as;           /* enum adapted */
+    uint8_t before;       /* likewise: what it is given back to */
 };
 
 #define ADAPTATIONS 16384u
@@ -106,7 +107,6 @@ struct translator {
     struct adaptation adaptations[ADAPTATIONS];
     unsigned n_adapted;
     struct page_credit credit[PAGES_WITH_CREDIT];
-    unsigned n_unprepared; /* calls */
     uint32_t faulted_eip;
     uint64_t faulted_place;       /* of the instruction of the last page fault, + 1; 0: none */
     uint64_t place;               /* the same of the last signal */
@@ -120,6 +120,7 @@ struct translator {
         unsigned kind;
     } retry;
     struct vm_exit exit;  /* of a call that leaves translate_enter */
+    bool is_call_done;    /* the last call's instruction has ended, without a fault */
     uint8_t shadow;       /* enum interrupt_shadow: there before the instruction at... */
     uint32_t resume_flag; /* EFLAGS.RF */
     uint32_t shadow_eip;
@@ -188,7 +189,8 @@ struct block *find_block(struct translator *translator, struct vm_exit *exit);
 bool find_listen(struct translator *translator);
 
 /* adapt.c */
-struct adaptation *adapt_slot(struct translator *translator, uint64_t place);
+/* What is noted of the place. NULL: there is no room. */
+struct adaptation *adapt_try(struct translator *translator, uint64_t place);
 /* The instruction is made this from now on. */
 void adapt_as(struct translator *translator, struct adaptation *adaptation, enum adapted as);
 enum adapted adapt_find(void *translator, uint64_t place);
@@ -203,16 +205,15 @@ bool adapt_note_call(struct translator *translator, const struct call *call);
 bool adapt_stores_much(const struct vcpu *vcpu, const struct insn *insn);
 /* A string instruction that is about to clear or fill what was a page table gets the page. false: it was
  * none, or still is. */
-bool adapt_to_string(struct translator *translator, const struct insn *insn, gva_t address);
+bool adapt_to_string(struct translator *translator, const struct insn *insn, gva_t address, unsigned kind);
 /* IRET went to vcpu->eip. */
 void adapt_note_return(struct translator *translator);
 
 /* touch.c */
 /* A page fault at this place was handled without emulation. */
 void touch_note_fault(struct translator *translator, uint64_t place);
-/* Before an adapted instruction is emulated; is_touch: it became one here. false: an ordinary access would
- * have served it. */
-bool touch_prepare(struct translator *translator, const struct insn *insn, bool is_touch);
+/* Before an adapted instruction is emulated. false: an ordinary access would have served it. */
+bool touch_prepare(struct translator *translator, struct adaptation *adaptation, const struct insn *insn);
 
 /* measure.c */
 uint64_t measure_begin(const struct translator *translator);

@@ -66,6 +66,33 @@ START_TEST(the_users_never_do)
 }
 END_TEST
 
+static enum adapted all_called(void *ctx, uint64_t place)
+{
+    (void)ctx;
+    (void)place;
+    return ADAPTED_TOUCH;
+}
+
+/* What was adapted at the place may have been another instruction, and nobody would give this one back. */
+START_TEST(sensitive_instructions_stay_what_they_are)
+{
+    static const uint8_t bytes[] = {0xfa, 0x9c, 0xd9, 0x00, 0x89, 0x03, 0xc3}; /* cli; pushf; fld; mov; ret */
+    struct source source = {.bytes = bytes,
+                            .limit = UINT32_MAX,
+                            .n = sizeof bytes,
+                            .place = 0x1000,
+                            .eip = 0x1000,
+                            .linear = 0x1000,
+                            .mode = KERNEL | MODE_FPU,
+                            .adapted = all_called};
+
+    ck_assert_ptr_nonnull(build_block(&cache, &source));
+    ck_assert_uint_eq(cache.n_calls, 2);
+    ck_assert_uint_eq(cache.calls[0].insn.opcode, 0x89);
+    ck_assert_uint_eq(cache.calls[1].insn.opcode, 0xc3);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("translate/split");
@@ -76,6 +103,7 @@ int main(void)
     tcase_add_checked_fixture(tests, setup, teardown);
     tcase_add_test(tests, the_kernels_instructions_choose);
     tcase_add_test(tests, the_users_never_do);
+    tcase_add_test(tests, sensitive_instructions_stay_what_they_are);
     suite_add_tcase(suite, tests);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
