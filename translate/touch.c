@@ -23,6 +23,7 @@
 #define MOST_DOUBLINGS 12u
 #define CREDIT         64u
 #define PTES_MOST      1024u
+#define MOST_ON_CREDIT 256u /* accesses in a row */
 
 #define LOOK_EVERY    16u
 #define MOST_ACCESSES 2
@@ -120,16 +121,19 @@ static bool has_account(struct translator *translator, uint32_t page)
 /* Something that the guest did to the page pays for some accesses without a mapping. */
 static void give_credit(struct translator *translator, uint32_t page, uint32_t n_accesses)
 {
+    translator->n_on_credit = 0;
     *credit_of(translator, page) = (struct page_credit){.page = page, .n_accesses = n_accesses};
 }
 
+/* Where nothing new happens the pages that there are will be used for longer. */
 static bool take_credit(struct translator *translator, uint32_t page)
 {
     struct page_credit *credit = credit_of(translator, page);
 
-    if (credit->page != page || credit->n_accesses == 0)
+    if (credit->page != page || credit->n_accesses == 0 || translator->n_on_credit == MOST_ON_CREDIT)
         return false;
     credit->n_accesses--;
+    translator->n_on_credit++;
     return true;
 }
 

@@ -107,6 +107,7 @@ struct translator {
     struct adaptation adaptations[ADAPTATIONS];
     unsigned n_adapted;
     struct page_credit credit[PAGES_WITH_CREDIT];
+    unsigned n_on_credit; /* accesses since somebody was given some */
     uint32_t faulted_eip;
     uint64_t faulted_place;       /* of the instruction of the last page fault, + 1; 0: none */
     uint64_t place;               /* the same of the last signal */
