@@ -23,6 +23,15 @@ static void run_first_touch(uint32_t n)
     touch_pages(pages, n);
 }
 
+/* As a program does that computes something new: each page is filled where it comes from the kernel. */
+static void run_fill(uint32_t n)
+{
+    volatile uint32_t *words = (volatile uint32_t *)pages;
+
+    for (uint32_t i = 0; i < n * (PAGE_SIZE / sizeof *words); i++)
+        words[i] = i;
+}
+
 static void run_map_touch_unmap(uint32_t n)
 {
     while (n-- > 0) {
@@ -73,6 +82,7 @@ static void prepare_working_set(uint32_t n)
 
 const struct measure memory_measures[] = {
     {"first-touch", prepare_pages, run_first_touch, finish_pages, MOST_PAGES},
+    {"fill", prepare_pages, run_fill, finish_pages, MOST_PAGES},
     {"mmap-munmap", 0, run_map_touch_unmap, 0, 0},
     {"mprotect", prepare_page, run_protect, finish_pages, 0},
     {"working-set", prepare_working_set, run_working_set, finish_pages, 0},

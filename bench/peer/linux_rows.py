@@ -35,6 +35,7 @@ ROWS = [
     Row("copy-string", "copy of 1 MiB, by rep movsl"),
     Row("chase", "dependent load, in L1", over_tcg=0.35),
     Row("first-touch", "page fault, first touch", over_tcg=0.6),
+    Row("fill", "new page, filled by words"),
     Row("mmap-munmap", "mmap, touch, munmap of a page", over_tcg=0.5),
     Row("mprotect", "mprotect twice, touch"),
     Row("working-set", "access, 1024 pages by turns"),
