@@ -15,9 +15,11 @@
 
 void machine_note(struct vm *vm, const struct note *note)
 {
+    unsigned most = note->kind == NOTE_SHADOW ? EVENT_MAX_SHADOW_NOTES : EVENT_MAX_NOTES;
+
     if (vm->n_observers == 0)
         return;
-    if (vm->event.n_notes < EVENT_MAX_NOTES)
+    if (vm->event.n_notes < most)
         vm->event.note[vm->event.n_notes++] = *note;
     else
         vm->event.dropped_notes++;

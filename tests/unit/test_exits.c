@@ -597,6 +597,31 @@ START_TEST(the_host_timer_sleeps_with_the_guest)
 }
 END_TEST
 
+/* ---- notes --------------------------------------------------------------------------------------------- */
+
+static struct vm_event seen;
+
+static void see(void *ctx, const struct vm *from, const struct vm_event *event)
+{
+    (void)ctx, (void)from;
+    seen = *event;
+}
+
+/* Mappings are many, and happen at any exit; traces are compared by the others. */
+START_TEST(what_the_guest_sees_finds_room_behind_mappings)
+{
+    vm_observe(&vm, see, NULL);
+    vm_event_begin(&vm, &(struct vm_exit){.reason = EXIT_SENSITIVE});
+    for (unsigned i = 0; i < 2 * EVENT_MAX_NOTES; i++)
+        machine_note(&vm, &(struct note){.kind = NOTE_SHADOW, .address = i << PAGE_SHIFT, .size = 1});
+    machine_note(&vm, &(struct note){.kind = NOTE_PORT_READ, .address = 0x3fd, .size = 1});
+    vm_event_end(&vm, DISPOSITION_EMULATED);
+    ck_assert_uint_eq(seen.n_notes, EVENT_MAX_SHADOW_NOTES + 1);
+    ck_assert_int_eq(seen.note[EVENT_MAX_SHADOW_NOTES].kind, NOTE_PORT_READ);
+    ck_assert_uint_eq(seen.dropped_notes, 2 * EVENT_MAX_NOTES - EVENT_MAX_SHADOW_NOTES);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("exits");
@@ -618,6 +643,7 @@ int main(void)
     tcase_add_test(tests, a_slice_ends_when_it_ends);
     tcase_add_test(tests, a_distant_timer_is_on_time);
     tcase_add_test(tests, the_host_timer_sleeps_with_the_guest);
+    tcase_add_test(tests, what_the_guest_sees_finds_room_behind_mappings);
     suite_add_tcase(suite, tests);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
