@@ -159,7 +159,7 @@ static uint32_t flags_for(const struct shadow *shadow, const struct fill *fill, 
 static uint32_t follow_streak(struct shadow *shadow, uint32_t page)
 {
     shadow->streak_length = page == shadow->streak_page ? shadow->streak_length + 1 : 1;
-    if (shadow->streak_length < STREAK_BEGINS)
+    if (shadow->streak_length < STREAK_BEGINS || shadow->config.accessed_by_access)
         return 0;
 
     uint32_t doublings = shadow->streak_length - STREAK_BEGINS + 2;

@@ -173,7 +173,9 @@ struct shadow_config {
     /* So many writes to a page table without a fill in between, and it loses its trace; fewer where they take
      * mappings away. 0: a default for an engine to which each is a fault. */
     unsigned flood_writes;
-    bool use_userfaultfd; /* write protection by userfaultfd where the host has it */
+    bool accessed_by_access; /* A is never set for what is read ahead: which pages that are depends on how the
+                                host interrupts the guest */
+    bool use_userfaultfd;    /* write protection by userfaultfd where the host has it */
     bool check_invariant; /* debug: check what changed at every exit, everything every 1024, or more if there
                              is much */
     /* The window is of one view alone, so that there is no user limit and nothing to take away when the view

@@ -275,6 +275,7 @@ static struct shadow *create_shadow(struct translator *translator, struct space 
         .memory = &vm->memory,
         .window = {.base = space->window, .hole_first = 1, .hole_last = 0, .is_open = translator->is_open},
         .flood_writes = FLOOD_WRITES,
+        .accessed_by_access = vm_is_counted(vm), /* two runs are the same */
         .use_userfaultfd = vm->config.use_userfaultfd,
         .check_invariant = vm->config.check_invariant,
         .has_own_view = !space->key.is_user,

@@ -78,6 +78,23 @@ START_TEST(sequential_reads_set_accessed_ahead)
 }
 END_TEST
 
+START_TEST(accesses_alone_set_accessed_where_that_is_asked_for)
+{
+    char error[200] = "";
+
+    shadow_destroy(world.shadow);
+    world.config.accessed_by_access = true;
+    world.shadow = shadow_create(&world.config, error, sizeof error);
+    ck_assert_msg(world.shadow != NULL, "%s", error);
+    for (uint32_t i = 0; i < 1024; i++)
+        *entry(TABLE, i << 12) = (DATA + i * PAGE_SIZE) | RIGHTS;
+    for (uint32_t i = 0; i < 100; i++) {
+        ck_assert(world_read(&world, GVA + i * PAGE_SIZE, &value));
+        ck_assert(!(*entry(TABLE, (i + 1) << 12) & PTE_A));
+    }
+}
+END_TEST
+
 START_TEST(scattered_reads_set_only_their_own_accessed)
 {
     for (uint32_t i = 0; i < 1024; i++)
@@ -358,6 +375,7 @@ static TCase *fills_case(void)
     tcase_add_test(fills, a_run_stops_where_rights_or_frames_change);
     tcase_add_test(fills, a_run_saves_faults);
     tcase_add_test(fills, sequential_reads_set_accessed_ahead);
+    tcase_add_test(fills, accesses_alone_set_accessed_where_that_is_asked_for);
     tcase_add_test(fills, scattered_reads_set_only_their_own_accessed);
     tcase_add_test(fills, dirty_is_set_by_the_first_write);
     tcase_add_test(fills, guest_faults_are_the_guests);
