@@ -165,9 +165,9 @@ struct note {
     const char *name;  /* static string */
 };
 
-#define EVENT_MAX_NOTES        24
-#define EVENT_MAX_SHADOW_NOTES 12 /* of them: what the guest sees finds room behind any number of mappings   \
-                                   */
+#define EVENT_MAX_NOTES 24
+/* Of them: what the guest sees finds room behind any number of mappings. */
+#define EVENT_MAX_SHADOW_NOTES 12
 
 /* --clock=virtual begins at this Unix time (ns): 2000-01-01 00:00:00 UTC, in every run. */
 #define VIRTUAL_WALL_START (INT64_C(946684800) * 1000000000)

@@ -17,16 +17,17 @@
  */
 #include "translate/translator.h"
 
-#define OPCODE_MOVS    0xa4
-#define OPCODE_STOS    0xaa
-#define FAULTED_OFTEN  4u
-#define MOST_DOUBLINGS 12u
-#define CREDIT         64u
-#define PTES_MOST      1024u
-#define MOST_ON_CREDIT 256u /* accesses in a row */
+#define OPCODE_MOVS 0xa4
+#define OPCODE_STOS 0xaa
 
-#define LOOK_EVERY    16u
-#define MOST_ACCESSES 2
+#define FAULTED_OFTEN  4u
+#define MOST_DOUBLINGS 12u /* of that */
+/* Accesses without a mapping: */
+#define CREDIT          64u   /* to a page that something has happened to */
+#define CREDIT_OF_TABLE 1024u /* to what was a page table: as many as it has entries */
+#define MOST_ON_CREDIT  256u  /* in a row */
+#define LOOK_EVERY      16u   /* calls */
+#define MOST_ACCESSES   2
 
 struct access {
     gva_t linear;
@@ -184,7 +185,7 @@ static bool stays_held(struct translator *translator, const struct insn *insn, c
         return !is_touch;
     /* No longer a page table, but likely to be filled and used as one again. */
     if (!has_account(translator, page) || adapt_stores_much(&vm->vcpu, insn))
-        give_credit(translator, page, PTES_MOST);
+        give_credit(translator, page, CREDIT_OF_TABLE);
     return take_credit(translator, page);
 }
 
