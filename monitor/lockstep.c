@@ -233,28 +233,24 @@ static void access_device(struct lockstep *lockstep, gva_t linear, void *buf, un
 static enum outcome repeated_memory(struct vcpu *vcpu, gva_t linear, void *buf, unsigned size, unsigned kind)
 {
     struct lockstep *lockstep = vcpu->machine;
-    unsigned first_size = PAGE_SIZE - (linear & PAGE_MASK);
-    bool is_crossing = first_size < size;
-    struct walk first, second = {0};
+    struct walk walk[2];
+    unsigned first_size;
+    bool is_crossing;
 
-    if (!is_crossing)
-        first_size = size;
-    if (!guest_walk(&lockstep->memory, vcpu, linear, kind, is_crossing, &first, &vcpu->fault) ||
-        (is_crossing &&
-         (!guest_walk(&lockstep->memory, vcpu, linear + first_size, kind, false, &second, &vcpu->fault) ||
-          !guest_walk(&lockstep->memory, vcpu, linear, kind, false, &first, &vcpu->fault))))
+    if (!guest_walk_bytes(&lockstep->memory, vcpu, linear, size, kind, walk, &first_size, &vcpu->fault))
         return OUTCOME_FAULT;
+    is_crossing = first_size < size;
     if (kind & ACCESS_PROBE)
         return OUTCOME_DONE;
-    if (!is_in_memory(lockstep, first.gpa) || (is_crossing && !is_in_memory(lockstep, second.gpa))) {
+    if (!is_in_memory(lockstep, walk[0].gpa) || (is_crossing && !is_in_memory(lockstep, walk[1].gpa))) {
         access_device(lockstep, linear, buf, size, kind);
         if (!(kind & ACCESS_WRITE))
             return OUTCOME_DONE;
     }
-    if (is_in_memory(lockstep, first.gpa))
-        access_memory(lockstep, first.gpa, buf, first_size, kind);
-    if (is_crossing && is_in_memory(lockstep, second.gpa))
-        access_memory(lockstep, second.gpa, (uint8_t *)buf + first_size, size - first_size, kind);
+    if (is_in_memory(lockstep, walk[0].gpa))
+        access_memory(lockstep, walk[0].gpa, buf, first_size, kind);
+    if (is_crossing && is_in_memory(lockstep, walk[1].gpa))
+        access_memory(lockstep, walk[1].gpa, (uint8_t *)buf + first_size, size - first_size, kind);
     return OUTCOME_DONE;
 }
 
@@ -506,8 +502,7 @@ static void compare(struct lockstep *lockstep)
     char difference[512];
 
     lockstep->first_input = lockstep->n_inputs = 0;
-    if (lockstep->text[0] == '\0' &&
-        lockstep_compare_processors(&lockstep->vcpu, &lockstep->vm->vcpu, difference, sizeof difference))
+    if (lockstep_compare_processors(&lockstep->vcpu, &lockstep->vm->vcpu, difference, sizeof difference))
         differ(lockstep, "reference→machine: %s", difference);
     compare_written_pages(lockstep);
 }

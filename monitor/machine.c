@@ -169,30 +169,25 @@ static void map_for_system(struct vm *vm, gva_t linear, gpa_t gpa, unsigned kind
 static enum outcome walked_access(struct vm *vm, gva_t linear, void *buf, unsigned size, unsigned kind)
 {
     struct vcpu *vcpu = &vm->vcpu;
-    unsigned first_size = PAGE_SIZE - (linear & PAGE_MASK);
-    bool is_crossing = first_size < size;
-    struct walk first, second = {0};
+    struct walk walk[2];
+    unsigned first_size;
+    bool is_crossing;
 
-    if (!is_crossing)
-        first_size = size;
-    /* A and D are set when both pages are there. */
-    if (!guest_walk(&vm->memory, vcpu, linear, kind, is_crossing, &first, &vcpu->fault) ||
-        (is_crossing &&
-         (!guest_walk(&vm->memory, vcpu, linear + first_size, kind, false, &second, &vcpu->fault) ||
-          !guest_walk(&vm->memory, vcpu, linear, kind, false, &first, &vcpu->fault))))
+    if (!guest_walk_bytes(&vm->memory, vcpu, linear, size, kind, walk, &first_size, &vcpu->fault))
         return OUTCOME_FAULT;
+    is_crossing = first_size < size;
     if ((kind & ACCESS_USER) && linear >= shadow_user_limit(vm->shadow))
         shadow_raise_user_limit(vm->shadow, linear);
     if (kind & ACCESS_PROBE)
         return OUTCOME_DONE;
-    if (vm->holds_devices && (memory_rpn(&vm->memory, first.gpa) == RPN_NONE ||
-                              (is_crossing && memory_rpn(&vm->memory, second.gpa) == RPN_NONE)))
+    if (vm->holds_devices && (memory_rpn(&vm->memory, walk[0].gpa) == RPN_NONE ||
+                              (is_crossing && memory_rpn(&vm->memory, walk[1].gpa) == RPN_NONE)))
         return hold_device(vm, linear, kind);
-    physical_access(vm, first.gpa, buf, first_size, (kind & ACCESS_WRITE) != 0);
+    physical_access(vm, walk[0].gpa, buf, first_size, (kind & ACCESS_WRITE) != 0);
     if (is_crossing)
-        physical_access(vm, second.gpa, (uint8_t *)buf + first_size, size - first_size,
+        physical_access(vm, walk[1].gpa, (uint8_t *)buf + first_size, size - first_size,
                         (kind & ACCESS_WRITE) != 0);
-    map_for_system(vm, linear, first.gpa, kind);
+    map_for_system(vm, linear, walk[0].gpa, kind);
     return OUTCOME_DONE;
 }
 
@@ -205,6 +200,7 @@ static enum outcome machine_memory(struct vcpu *vcpu, gva_t linear, void *buf, u
     return walked_access(vm, linear, buf, size, kind);
 }
 
+/* (Where it is not for `reach` the access follows, so A and D are set in any case.) */
 static uint8_t *machine_reach(struct vcpu *vcpu, gva_t linear, unsigned kind)
 {
     struct vm *vm = vcpu->machine;
@@ -216,11 +212,10 @@ static uint8_t *machine_reach(struct vcpu *vcpu, gva_t linear, unsigned kind)
     if (hva != NULL)
         return hva;
     if (((kind & ACCESS_USER) && linear >= shadow_user_limit(vm->shadow)) ||
-        !guest_walk(&vm->memory, vcpu, linear, kind, true, &walk, &fault))
+        !guest_walk(&vm->memory, vcpu, linear, kind, false, &walk, &fault))
         return NULL;
     rpn = memory_rpn(&vm->memory, walk.gpa);
-    if (rpn == RPN_NONE || ((kind & ACCESS_WRITE) && vm->memory.page_flags[rpn] != 0) ||
-        !guest_walk(&vm->memory, vcpu, linear, kind, false, &walk, &fault))
+    if (rpn == RPN_NONE || ((kind & ACCESS_WRITE) && vm->memory.page_flags[rpn] != 0))
         return NULL;
     return vm->memory.hva + ((uint64_t)rpn << PAGE_SHIFT) + (linear & PAGE_MASK);
 }

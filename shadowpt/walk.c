@@ -184,3 +184,16 @@ bool guest_walk(struct guest_memory *memory, const struct vcpu *vcpu, gva_t gva,
     walk->gpa &= ~memory->closed_bits;
     return true;
 }
+
+bool guest_walk_bytes(struct guest_memory *memory, const struct vcpu *vcpu, gva_t gva, unsigned size,
+                      unsigned kind, struct walk walk[2], unsigned *first_size, struct fault *fault)
+{
+    unsigned to_page_end = PAGE_SIZE - (gva & PAGE_MASK);
+
+    *first_size = size < to_page_end ? size : to_page_end;
+    if (size <= to_page_end)
+        return guest_walk(memory, vcpu, gva, kind, false, &walk[0], fault);
+    return guest_walk(memory, vcpu, gva, kind, true, &walk[0], fault) &&
+           guest_walk(memory, vcpu, gva + to_page_end, kind, false, &walk[1], fault) &&
+           guest_walk(memory, vcpu, gva, kind, false, &walk[0], fault);
+}
