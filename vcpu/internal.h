@@ -59,6 +59,12 @@ static inline unsigned vcpu_access_rights(unsigned cpl)
     return cpl == 3 ? ACCESS_USER : 0;
 }
 
+/* Is a misaligned access with these rights #AC (SDM Vol 3A 6.15)? */
+static inline bool vcpu_checks_alignment(const struct vcpu *vcpu, unsigned rights)
+{
+    return (rights & ACCESS_USER) && (vcpu->cr0 & CR0_AM) && (vcpu->eflags & EFLAGS_AC);
+}
+
 /* ---- operands of up to 4 bytes (operand.c) ------------------------------------------------------------ */
 
 /* Register, memory (through its segment), or immediate; zero-extended to 32 bits. */

@@ -54,8 +54,7 @@ enum outcome vcpu_access_aligned(struct vcpu *vcpu, gva_t linear, void *buf, uns
                                  unsigned alignment, unsigned kind)
 {
     /* Before a page fault: SDM Vol 3A table 6-2 has it the other way, but processors do it so (Zen 4). */
-    if ((linear & (alignment - 1)) && (kind & ACCESS_USER) && (vcpu->cr0 & CR0_AM) &&
-        (vcpu->eflags & EFLAGS_AC))
+    if ((linear & (alignment - 1)) && vcpu_checks_alignment(vcpu, kind))
         return vcpu_raise_error(vcpu, EXCEPTION_AC, 0);
     return vcpu->ops->memory(vcpu, linear, buf, size, kind);
 }

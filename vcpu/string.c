@@ -223,22 +223,19 @@ static uint32_t lesser(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
-static bool checks_alignment(const struct vcpu *vcpu)
-{
-    return vcpu->cpl == 3 && (vcpu->cr0 & CR0_AM) && (vcpu->eflags & EFLAGS_AC);
-}
-
 static struct stretch reach(const struct string *string, enum segment_index segment, enum gpr_index index,
                             uint32_t most, unsigned kind)
 {
     struct vcpu *vcpu = string->vcpu;
     bool is_down = (vcpu->eflags & EFLAGS_DF) != 0;
     uint32_t offset = masked_gpr(string, index), size = string->size;
+    unsigned rights = vcpu_access_rights(vcpu->cpl);
     struct stretch stretch = {.n = most};
     gva_t linear;
 
     if (vcpu_segment_check(vcpu, segment, offset, size, kind, &linear) != OUTCOME_DONE ||
-        (linear & PAGE_MASK) > PAGE_SIZE - size || (linear % size != 0 && checks_alignment(vcpu)))
+        (linear & PAGE_MASK) > PAGE_SIZE - size ||
+        (linear % size != 0 && vcpu_checks_alignment(vcpu, rights)))
         return stretch;
     /* ...up to the end of the page, and to where the register wraps */
     if (is_down)
@@ -250,7 +247,7 @@ static struct stretch reach(const struct string *string, enum segment_index segm
     if (is_down)
         offset -= (stretch.n - 1) * size;
     if (vcpu_segment_check(vcpu, segment, offset, stretch.n * size, kind, &linear) == OUTCOME_DONE)
-        stretch.bytes = vcpu->ops->reach(vcpu, linear, kind | vcpu_access_rights(vcpu->cpl));
+        stretch.bytes = vcpu->ops->reach(vcpu, linear, kind | rights);
     return stretch;
 }
 
