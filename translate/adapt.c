@@ -186,32 +186,56 @@ bool adapt_note_call(struct translator *translator, const struct call *call)
     return true;
 }
 
+bool adapt_is_fast_string(const struct insn *insn)
+{
+    return insn->opcode_map == 0 &&
+           ((insn->opcode & 0xfe) == OPCODE_STOS || (insn->opcode & 0xfe) == OPCODE_MOVS);
+}
+
 bool adapt_stores_much(const struct vcpu *vcpu, const struct insn *insn)
 {
     unsigned shift;
 
-    if (!(insn->prefixes & INSN_REP) || insn->opcode_map != 0 ||
-        ((insn->opcode & 0xfe) != OPCODE_STOS && (insn->opcode & 0xfe) != OPCODE_MOVS))
+    if (!(insn->prefixes & INSN_REP) || !adapt_is_fast_string(insn))
         return false;
     shift = (insn->opcode & 1) == 0 ? 0 : insn->operand_size == 4 ? 2 : 1;
     return (uint64_t)vcpu->gpr[ECX] << shift >= MUCH_STORED;
 }
 
-bool adapt_to_string(struct translator *translator, const struct insn *insn, gva_t address, unsigned kind)
+/* The page table that a store of this kind would reach; RPN_NONE: it is none. */
+static uint32_t table_at(struct vm *vm, gva_t address, unsigned kind)
 {
-    struct vm *vm = translator->vm;
     struct walk walk;
     struct fault fault;
     uint32_t rpn;
 
-    if (!adapt_stores_much(&vm->vcpu, insn) ||
-        !guest_walk(&vm->memory, &vm->vcpu, address, kind, true, &walk, &fault))
-        return false;
+    if (!guest_walk(&vm->memory, &vm->vcpu, address, kind, true, &walk, &fault))
+        return RPN_NONE;
     rpn = memory_rpn(&vm->memory, walk.gpa);
-    if (rpn == RPN_NONE || !(vm->memory.page_flags[rpn] & PAGE_IS_TABLE))
+    return rpn != RPN_NONE && (vm->memory.page_flags[rpn] & PAGE_IS_TABLE) ? rpn : RPN_NONE;
+}
+
+bool adapt_to_string(struct translator *translator, const struct insn *insn, gva_t address, unsigned kind)
+{
+    struct vm *vm = translator->vm;
+    uint32_t rpn = adapt_stores_much(&vm->vcpu, insn) ? table_at(vm, address, kind) : RPN_NONE;
+
+    if (rpn == RPN_NONE)
         return false;
     shadow_give_up_table(&vm->memory, rpn);
     return !(vm->memory.page_flags[rpn] & PAGE_IS_TABLE);
+}
+
+void adapt_to_faulted_string(struct translator *translator)
+{
+    gva_t address = translator->retry.address;
+    unsigned kind = translator->retry.kind;
+    const struct insn *insn;
+    bool is_patched;
+
+    if ((kind & ACCESS_WRITE) && table_at(translator->vm, address, kind) != RPN_NONE &&
+        vm_fetch(translator->vm, &insn, &is_patched) == OUTCOME_DONE)
+        (void)adapt_to_string(translator, insn, address, kind);
 }
 
 /* A handler for page faults that ends usually made the page present, and the instruction is tried again: the

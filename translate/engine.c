@@ -15,7 +15,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#include "monitor/fetch.h"
 #include "monitor/interpret.h"
 #include "signals/crash.h"
 #include "translate/host_clock.h"
@@ -438,8 +437,6 @@ static void classify_fault(struct translator *translator, struct vm_exit *exit)
 {
     struct vm *vm = translator->vm;
     uint64_t address = faulting_address(translator);
-    const struct insn *insn;
-    bool is_patched;
 
     if (translator->trapno != EXCEPTION_PF && translator->trapno != EXCEPTION_GP) {
         *exit = (struct vm_exit){.reason = EXIT_EXCEPTION,
@@ -469,8 +466,7 @@ static void classify_fault(struct translator *translator, struct vm_exit *exit)
                   .error = (translator->error & PF_WRITE) | (vm->vcpu.cpl == 3 ? PF_USER : 0),
                   .cr2 = (uint32_t)address}};
     adapt_note_fault(translator, exit);
-    if ((exit->fault.error & PF_WRITE) && vm_fetch(vm, &insn, &is_patched) == OUTCOME_DONE)
-        (void)adapt_to_string(translator, insn, exit->fault.cr2, translator->retry.kind);
+    adapt_to_faulted_string(translator);
 }
 
 /* States without a mode, and single steps. */

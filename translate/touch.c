@@ -17,9 +17,6 @@
  */
 #include "translate/translator.h"
 
-#define OPCODE_MOVS 0xa4
-#define OPCODE_STOS 0xaa
-
 #define FAULTED_OFTEN  4u
 #define MOST_DOUBLINGS 12u /* of that */
 /* Accesses without a mapping: */
@@ -33,13 +30,6 @@ struct access {
     gva_t linear;
     unsigned kind;
 };
-
-/* Those that the emulator repeats page by page. */
-static bool is_fast_string(const struct insn *insn)
-{
-    return insn->opcode_map == 0 &&
-           ((insn->opcode & 0xfe) == OPCODE_MOVS || (insn->opcode & 0xfe) == OPCODE_STOS);
-}
 
 /* What it accesses; for a repeated one at first. */
 static unsigned find_accesses(const struct vcpu *vcpu, const struct insn *insn,
@@ -74,7 +64,7 @@ static bool can_be_call(const struct translator *translator, uint64_t place)
                        &insn) == DECODE_OK &&
            insn.sensitive == NULL && vcpu_can_emulate(&insn) &&
            find_accesses(&translator->vm->vcpu, &insn, access) != 0 &&
-           (is_fast_string(&insn) || !(insn.prefixes & (INSN_REP | INSN_REPNE)));
+           (adapt_is_fast_string(&insn) || !(insn.prefixes & (INSN_REP | INSN_REPNE)));
 }
 
 void touch_note_fault(struct translator *translator, uint64_t place)

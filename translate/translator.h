@@ -202,11 +202,15 @@ void adapt_note_fault(struct translator *translator, const struct vm_exit *exit)
 void adapt_look_back(struct translator *translator);
 /* Before a call that is no sensitive instruction: does it still have to be one? false: it always was. */
 bool adapt_note_call(struct translator *translator, const struct call *call);
+/* MOVS or STOS, which the emulator repeats page by page. */
+bool adapt_is_fast_string(const struct insn *insn);
 /* Is it about to store so many bytes that the page is being made something else? */
 bool adapt_stores_much(const struct vcpu *vcpu, const struct insn *insn);
 /* A string instruction that is about to clear or fill what was a page table gets the page. false: it was
  * none, or still is. */
 bool adapt_to_string(struct translator *translator, const struct insn *insn, gva_t address, unsigned kind);
+/* The same for the instruction of the page fault that was noted last, before it is handled. */
+void adapt_to_faulted_string(struct translator *translator);
 /* IRET went to vcpu->eip. */
 void adapt_note_return(struct translator *translator);
 
