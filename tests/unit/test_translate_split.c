@@ -32,11 +32,12 @@ static enum adapted all_split(void *ctx, uint64_t place)
     return ADAPTED_SPLIT;
 }
 
-static const struct block *build(uint32_t mode, enum adapted (*adapted)(void *ctx, uint64_t place))
+static const struct block *build_from(const uint8_t *bytes, uint32_t n, uint32_t mode,
+                                      enum adapted (*adapted)(void *ctx, uint64_t place))
 {
-    struct source source = {.bytes = guest,
+    struct source source = {.bytes = bytes,
                             .limit = UINT32_MAX,
-                            .n = sizeof guest,
+                            .n = n,
                             .place = 0x1000,
                             .eip = 0x1000,
                             .linear = 0x1000,
@@ -46,6 +47,11 @@ static const struct block *build(uint32_t mode, enum adapted (*adapted)(void *ct
 
     ck_assert_ptr_nonnull(block);
     return block;
+}
+
+static const struct block *build(uint32_t mode, enum adapted (*adapted)(void *ctx, uint64_t place))
+{
+    return build_from(guest, sizeof guest, mode, adapted);
 }
 
 static bool is_same_code(const struct block *a, const struct block *b)
@@ -77,16 +83,8 @@ static enum adapted all_called(void *ctx, uint64_t place)
 START_TEST(sensitive_instructions_stay_what_they_are)
 {
     static const uint8_t bytes[] = {0xfa, 0x9c, 0xd9, 0x00, 0x89, 0x03, 0xc3}; /* cli; pushf; fld; mov; ret */
-    struct source source = {.bytes = bytes,
-                            .limit = UINT32_MAX,
-                            .n = sizeof bytes,
-                            .place = 0x1000,
-                            .eip = 0x1000,
-                            .linear = 0x1000,
-                            .mode = KERNEL | MODE_FPU,
-                            .adapted = all_called};
 
-    ck_assert_ptr_nonnull(build_block(&cache, &source));
+    build_from(bytes, sizeof bytes, KERNEL | MODE_FPU, all_called);
     ck_assert_uint_eq(cache.n_calls, 2);
     ck_assert_uint_eq(cache.calls[0].insn.opcode, 0x89);
     ck_assert_uint_eq(cache.calls[1].insn.opcode, 0xc3);
