@@ -115,8 +115,6 @@ static void attend(struct vm *vm)
     vm->deadline_moved = true;
 }
 
-/* The host timer interrupts the guest for whatever comes first. Virtual time needs none: it passes at exits;
- * there the timer only watches for a guest that never exits. */
 /* 0: not at all. One that has struck since it was armed is not armed any more. */
 static void arm(struct vm *vm, uint64_t host_ns)
 {
@@ -128,6 +126,8 @@ static void arm(struct vm *vm, uint64_t host_ns)
     vm->armed_ns = host_ns;
 }
 
+/* The host timer interrupts the guest for whatever comes first. Virtual time needs none: it passes at exits;
+ * there the timer only watches for a guest that never exits. */
 static void arm_host_timer(struct vm *vm)
 {
     uint64_t when = earliest(next_timer_run(vm), vm->next_input);
