@@ -189,27 +189,15 @@ static size_t take_typed(struct console *console, uint8_t *bytes, size_t n)
 
 /* ---- waiting ------------------------------------------------------------------------------------------- */
 
-static bool is_called(const struct console *console)
-{
-    return console->attention != NULL && *console->attention != 0;
-}
-
 /* Until standard input has something (if `reads`), a signal, or the time is over. */
 static void wait_for_input(const struct console *console, bool reads, uint64_t timeout_ns)
 {
+    static const volatile int never;
     struct pollfd input = {.fd = STDIN_FILENO, .events = POLLIN};
-    struct timespec timeout = {.tv_sec = (time_t)(timeout_ns / 1000000000u),
-                               .tv_nsec = (long)(timeout_ns % 1000000000u)};
-    sigset_t old;
 
-    if (timeout_ns == 0)
-        return;
-    /* A request that came before the wait must not be slept over: from here on they are let in by ppoll
-     * alone. */
-    requests_block(&old);
-    if (!is_called(console))
-        ppoll(&input, reads ? 1 : 0, timeout_ns == UINT64_MAX ? NULL : &timeout, &old);
-    sigprocmask(SIG_SETMASK, &old, NULL);
+    if (timeout_ns != 0)
+        requests_wait(&input, reads ? 1 : 0, timeout_ns,
+                      console->attention != NULL ? console->attention : &never);
 }
 
 static bool is_input_ready(void)

@@ -6,6 +6,7 @@
 #ifndef RING3_REQUESTS_H
 #define RING3_REQUESTS_H
 
+#include <poll.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -24,5 +25,8 @@ bool requests_take_continued(void); /* true once after each SIGCONT */
 bool requests_is_stop_wanted(void);
 /* Blocks the signals caught here, so that a wait can open them atomically (ppoll with *old as its mask). */
 void requests_block(sigset_t *old);
+/* Waits as poll does, UINT64_MAX being for ever, but not at all if *called is set, and no longer than until
+ * one of the signals caught here sets it: not even if that comes between the two. */
+void requests_wait(struct pollfd *fds, nfds_t n, uint64_t timeout_ns, const volatile int *called);
 
 #endif

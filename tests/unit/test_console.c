@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <time.h>
@@ -760,6 +761,31 @@ START_TEST(request_before_a_wait)
 }
 END_TEST
 
+/* Signals around the beginning of the wait, a microsecond apart: one that were missed would take ten seconds.
+ */
+START_TEST(no_request_is_slept_over)
+{
+    volatile int called;
+    int n_missed = 0;
+
+    requests_catch(&called);
+    for (int i = 0; i < 2000; i++) {
+        struct itimerval soon = {.it_value.tv_usec = 1 + i % 12};
+        struct timespec begin, end;
+
+        called = 0;
+        clock_gettime(CLOCK_MONOTONIC, &begin);
+        setitimer(ITIMER_REAL, &soon, NULL);
+        requests_wait(NULL, 0, UINT64_C(10000000000), &called);
+        clock_gettime(CLOCK_MONOTONIC, &end);
+        ck_assert(called);
+        n_missed += end.tv_sec - begin.tv_sec >= 10;
+    }
+    requests_release();
+    ck_assert_int_eq(n_missed, 0);
+}
+END_TEST
+
 static void keep_ignoring(void)
 {
     struct sigaction now;
@@ -833,8 +859,10 @@ int main(void)
 
     tcase_add_test(requests, timeout_ends_a_wait);
     tcase_add_test(requests, request_before_a_wait);
+    tcase_add_test(requests, no_request_is_slept_over);
     tcase_add_test(requests, ignored_signals_stay_ignored);
     tcase_add_test(requests, handlers_use_the_alternate_stack);
+    tcase_set_timeout(requests, 60);
     suite_add_tcase(suite, requests);
 
     runner = srunner_create(suite);
