@@ -327,6 +327,8 @@ void vm_restart(struct vm *vm);
 /* One turn of the loop: pending interrupt, guest, exit. For the stepper. */
 void vm_run_once(struct vm *vm);
 void vm_handle_exit(struct vm *vm, const struct vm_exit *exit);
+/* The clock's next deadline is another. */
+void vm_note_deadline(struct vm *vm);
 /* --clock=virtual with an engine that counts: machine time catches up with vm->n_instructions. */
 void vm_pass_instructions(struct vm *vm);
 /* Is time to be told by instructions? */

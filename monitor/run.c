@@ -28,6 +28,10 @@
 #define MIN_SLICE_NS 20000u
 #define MAX_SLICE_NS 320000u
 
+/* What the host timer is put off by beyond the end of a wait. An idle guest wakes for its tick, sets the next
+ * one and halts again before this is over: then arming happens once for each tick. */
+#define GUARD_NS 1000000u
+
 static uint64_t earliest(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
@@ -115,30 +119,63 @@ static void attend(struct vm *vm)
     vm->deadline_moved = true;
 }
 
-/* 0: not at all. One that has struck since it was armed is not armed any more. */
+/* Machine time at which the guest is to be interrupted for the monitor's sake. */
+static uint64_t next_event(const struct vm *vm)
+{
+    return earliest(next_timer_run(vm), vm->next_input);
+}
+
+static uint64_t host_time(const struct vm *vm, uint64_t when)
+{
+    return when == CLOCK_NO_DEADLINE ? UINT64_MAX : vm->host_start_ns + when;
+}
+
 static void arm(struct vm *vm, uint64_t host_ns)
 {
-    if (host_ns == 0 && (vm->armed_ns == 0 || vm->engine->host_ns() >= vm->armed_ns)) {
-        vm->armed_ns = 0;
-        return;
-    }
     vm->engine->arm(vm->engine_state, host_ns);
     vm->armed_ns = host_ns;
+}
+
+/* It will strike in time, if perhaps once for nothing before: that costs less than arming anew for each
+ * deadline that moves further away. (One that has struck has set `attention`, and what comes of that is to
+ * arm it again.) */
+static bool is_armed_by(const struct vm *vm, uint64_t host_ns)
+{
+    return host_ns == UINT64_MAX || (vm->armed_ns != 0 && vm->armed_ns <= host_ns);
 }
 
 /* The host timer interrupts the guest for whatever comes first. Virtual time needs none: it passes at exits;
  * there the timer only watches for a guest that never exits. */
 static void arm_host_timer(struct vm *vm)
 {
-    uint64_t when = earliest(next_timer_run(vm), vm->next_input);
+    uint64_t when;
 
     vm->deadline_moved = false;
     if (vm_is_counted(vm))
-        arm(vm, 0);
-    else if (vm->config.clock == CLOCK_VIRTUAL)
-        arm(vm, vm->engine->host_ns() + SPIN_CPU_NS);
-    else
-        arm(vm, when == CLOCK_NO_DEADLINE ? 0 : vm->host_start_ns + when);
+        return;
+    when = vm->config.clock == CLOCK_VIRTUAL ? vm->engine->host_ns() + SPIN_CPU_NS
+                                             : host_time(vm, next_event(vm));
+    if (vm->engine->host_ns() >= vm->armed_ns)
+        vm->armed_ns = 0;
+    if (!is_armed_by(vm, when))
+        arm(vm, when);
+}
+
+/* The wait ends by itself: a signal at the same time would cost more than this. */
+static void put_off_host_timer(struct vm *vm)
+{
+    uint64_t end = host_time(vm, vm->next_deadline);
+
+    if (vm->armed_ns == 0 || vm->armed_ns > end)
+        return;
+    arm(vm, end == UINT64_MAX ? 0 : end + GUARD_NS);
+}
+
+void vm_note_deadline(struct vm *vm)
+{
+    vm->next_deadline = clock_next_deadline(&vm->clock);
+    if (vm->config.clock == CLOCK_VIRTUAL || !is_armed_by(vm, host_time(vm, next_event(vm))))
+        vm->deadline_moved = true;
 }
 
 static void deliver_pending(struct vm *vm)
@@ -162,6 +199,16 @@ static void check_virtual_end(struct vm *vm)
 {
     if (vm->virtual_ns >= VIRTUAL_END_NS)
         vm_stop(vm, STOP_IMPOSSIBLE, "the virtual clock has run for 146 years: there is no more");
+}
+
+/* Until `timeout_ns` is over, input comes, or a signal. */
+static void wait_for_host(struct vm *vm, uint64_t timeout_ns)
+{
+    put_off_host_timer(vm);
+    vm->deadline_moved = true;
+    take_console_input(vm, timeout_ns);
+    if (vm->next_input != CLOCK_NO_DEADLINE && vm->next_input != 0) /* it has just been looked for */
+        vm->next_input = machine_now(vm) + INPUT_PERIOD_NS;
 }
 
 /* HLT: nothing to run until an interrupt comes. */
@@ -188,9 +235,7 @@ static void wait_for_interrupt(struct vm *vm)
         check_virtual_end(vm);
         clock_run(&vm->clock);
     } else {
-        arm(vm, 0); /* the wait ends by itself: a signal at the same time would cost more than this */
-        vm->deadline_moved = true;
-        take_console_input(vm, vm->next_deadline == CLOCK_NO_DEADLINE ? UINT64_MAX : vm->next_deadline - now);
+        wait_for_host(vm, vm->next_deadline == CLOCK_NO_DEADLINE ? UINT64_MAX : vm->next_deadline - now);
     }
     if (vm->attention)
         attend(vm);
@@ -230,7 +275,7 @@ void vm_pass_instructions(struct vm *vm)
 
 static void set_instruction_deadline(struct vm *vm)
 {
-    uint64_t when = earliest(next_timer_run(vm), vm->next_input);
+    uint64_t when = next_event(vm);
 
     vm_pass_instructions(vm);
     vm->instruction_deadline =
@@ -245,7 +290,7 @@ static void pass_virtual_time(struct vm *vm, const struct vm_exit *exit)
         return;
     if (vm_is_counted(vm)) {
         vm_pass_instructions(vm);
-        if (vm->virtual_ns >= earliest(next_timer_run(vm), vm->next_input))
+        if (vm->virtual_ns >= next_event(vm))
             vm->attention = 1;
         return;
     }
@@ -254,7 +299,7 @@ static void pass_virtual_time(struct vm *vm, const struct vm_exit *exit)
         return;
     }
     vm->virtual_ns += VIRTUAL_NS_PER_EXIT;
-    if (vm->virtual_ns >= earliest(next_timer_run(vm), vm->next_input))
+    if (vm->virtual_ns >= next_event(vm))
         vm->attention = 1;
 }
 

@@ -16,10 +16,7 @@
 
 static void deadline_changed(void *opaque)
 {
-    struct vm *vm = opaque;
-
-    vm->next_deadline = clock_next_deadline(&vm->clock);
-    vm->deadline_moved = true;
+    vm_note_deadline(opaque);
 }
 
 static bool create_board(struct vm *vm, char *error, size_t error_size)

@@ -493,6 +493,7 @@ END_TEST
 
 #define MIN_SLICE_NS 20000u
 #define MAX_SLICE_NS 320000u
+#define GUARD_NS     1000000u
 
 static void set_timer(uint16_t count)
 {
@@ -578,7 +579,8 @@ static size_t wait_for_input(void *console, uint8_t *bytes, size_t n, uint64_t t
     return 0;
 }
 
-/* The wait of a halted guest ends when the timer is due: the host's timer would only interrupt it. */
+/* The wait of a halted guest ends when the timer is due: the host's timer would only interrupt it. But it is
+ * armed already for a guest that runs on for long after that. */
 START_TEST(the_host_timer_sleeps_with_the_guest)
 {
     set_timer(11932); /* 10 ms */
@@ -588,12 +590,64 @@ START_TEST(the_host_timer_sleeps_with_the_guest)
     vm.config.console_read = wait_for_input;
     vm.vcpu.halted = true;
     vm.vcpu.eflags |= EFLAGS_IF;
-    armed_while_waiting = 1;
+    armed_while_waiting = 0;
     vm_run_once(&vm);
-    ck_assert_uint_eq(armed_while_waiting, 0);
+    ck_assert_uint_eq(armed_while_waiting, fake.now + GUARD_NS);
     vm.vcpu.halted = false;
+    vm_run_once(&vm); /* the timer is due, and what is due is at once */
+    ck_assert_uint_le(fake.armed, fake.now + GUARD_NS);
+}
+END_TEST
+
+static void do_nothing(void *ctx)
+{
+    (void)ctx;
+}
+
+/* A deadline that moves away costs nothing now: the timer strikes as it would have, and is armed again. One
+ * that comes nearer is heeded. */
+START_TEST(the_host_timer_may_strike_early_and_never_late)
+{
+    struct timer timer = {.fire = do_nothing};
+    uint64_t now = clock_now(&vm.clock), start = fake.now;
+
+    timer_fires(); /* the first time is at once, for the console */
+    clock_arm(&vm.clock, &timer, now + 2000000);
     vm_run_once(&vm);
-    ck_assert_uint_ge(fake.armed, fake.now); /* it is due */
+    ck_assert_uint_eq(fake.armed, start + 2000000);
+    clock_arm(&vm.clock, &timer, now + 9000000);
+    ck_assert(!vm.deadline_moved);
+    vm_run_once(&vm);
+    ck_assert_uint_eq(fake.armed, start + 2000000);
+    fake.now = fake.armed;
+    timer_fires();
+    ck_assert_uint_eq(fake.armed, start + 9000000);
+    clock_arm(&vm.clock, &timer, now + 5000000);
+    ck_assert(vm.deadline_moved);
+    vm_run_once(&vm);
+    ck_assert_uint_eq(fake.armed, start + 5000000);
+    clock_disarm(&vm.clock, &timer);
+}
+END_TEST
+
+/* A timer that has struck counts for nothing, also if there was nothing to arm it for at that time. */
+START_TEST(a_host_timer_that_has_struck_is_armed_anew)
+{
+    struct timer timer = {.fire = do_nothing};
+    uint64_t now = clock_now(&vm.clock), start = fake.now;
+
+    timer_fires(); /* the first time is at once, for the console */
+    clock_arm(&vm.clock, &timer, now + 2000000);
+    vm_run_once(&vm);
+    clock_disarm(&vm.clock, &timer);
+    fake.now = fake.armed + 1;
+    timer_fires();
+    ck_assert_uint_eq(fake.armed, start + 2000000);
+    clock_arm(&vm.clock, &timer, now + 9000000);
+    ck_assert(vm.deadline_moved);
+    vm_run_once(&vm);
+    ck_assert_uint_eq(fake.armed, start + 9000000);
+    clock_disarm(&vm.clock, &timer);
 }
 END_TEST
 
@@ -643,6 +697,8 @@ int main(void)
     tcase_add_test(tests, a_slice_ends_when_it_ends);
     tcase_add_test(tests, a_distant_timer_is_on_time);
     tcase_add_test(tests, the_host_timer_sleeps_with_the_guest);
+    tcase_add_test(tests, the_host_timer_may_strike_early_and_never_late);
+    tcase_add_test(tests, a_host_timer_that_has_struck_is_armed_anew);
     tcase_add_test(tests, what_the_guest_sees_finds_room_behind_mappings);
     suite_add_tcase(suite, tests);
     runner = srunner_create(suite);
