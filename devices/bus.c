@@ -1,10 +1,12 @@
 /*
  * bus: which chip answers an address, and how an access is cut to fit it.
  *
- * A range is found by a walk over at most BUS_MAX_RANGES entries: far cheaper than the trap that leads here.
- * Read next: board.c, which makes every claim.
+ * A range is found by a walk over at most BUS_MAX_RANGES entries, and remembered for the addresses that were
+ * accessed last. Read next: board.c, which makes every claim.
  */
 #include "devices/devices.h"
+
+#include <string.h>
 
 #include "vcpu/fail.h"
 
@@ -39,6 +41,11 @@ static struct bus_range *bus_ranges(struct bus *bus, enum bus_space space, unsig
     return space == BUS_PORT ? bus->ports : bus->memory;
 }
 
+static void bus_forget(struct bus *bus)
+{
+    memset(bus->route, 0, sizeof bus->route);
+}
+
 static const struct bus_range *bus_find_overlap(struct bus *bus, enum bus_space space, uint32_t first,
                                                 uint32_t last)
 {
@@ -65,6 +72,7 @@ void bus_claim(struct bus *bus, enum bus_space space, uint32_t first, uint32_t l
         BUG("%s at %#x-%#x overlaps %s", name, first, last, other->name);
     if (*count == BUS_MAX_RANGES)
         BUG("no room for %s: raise BUS_MAX_RANGES", name);
+    bus_forget(bus);
     ranges[(*count)++] =
         (struct bus_range){.first = first, .last = last, .ops = ops, .device = device, .name = name};
 }
@@ -87,6 +95,7 @@ void bus_release(struct bus *bus, enum bus_space space, uint32_t first)
 
     for (unsigned i = 0; i < *count; i++) {
         if (ranges[i].first == first) {
+            bus_forget(bus);
             ranges[i] = ranges[--*count];
             return;
         }
@@ -160,14 +169,42 @@ static void bus_write_piece(struct bus *bus, enum bus_space space, uint32_t addr
     bus_write_piece(bus, space, address + half, half, guest_size, value >> (8 * half));
 }
 
+/* The range that takes the access as it is; NULL: it is to be cut, or there is none. */
+static const struct bus_range *bus_route(struct bus *bus, enum bus_space space, uint32_t address,
+                                         unsigned size)
+{
+    struct bus_route *route = &bus->route[space][(address ^ address >> 4) % BUS_ROUTES];
+
+    if (route->address != address || route->size != size) {
+        struct span span = span_of(address, size);
+        const struct bus_range *range = bus_find_answering(bus, space, span, size);
+
+        if (range != NULL && (!span_is_within(span, range) || size > range->ops->max_size))
+            range = NULL;
+        *route = (struct bus_route){.address = address, .size = size, .range = range};
+    }
+    return route->range;
+}
+
 uint32_t bus_read(struct bus *bus, enum bus_space space, uint32_t address, unsigned size)
 {
+    const struct bus_range *range;
+
     BUG_ON(size != 1 && size != 2 && size != 4);
+    range = bus_route(bus, space, address, size);
+    if (range != NULL)
+        return range->ops->read(range->device, address - range->first, size) & ones(size);
     return bus_read_piece(bus, space, address, size, size);
 }
 
 void bus_write(struct bus *bus, enum bus_space space, uint32_t address, unsigned size, uint32_t value)
 {
+    const struct bus_range *range;
+
     BUG_ON(size != 1 && size != 2 && size != 4);
-    bus_write_piece(bus, space, address, size, size, value);
+    range = bus_route(bus, space, address, size);
+    if (range != NULL)
+        range->ops->write(range->device, address - range->first, size, value & ones(size));
+    else
+        bus_write_piece(bus, space, address, size, size, value);
 }

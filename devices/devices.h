@@ -102,10 +102,19 @@ struct board_observer {
     void *ctx;
 };
 
+#define BUS_ROUTES 16u
+
+/* Where an access went the last time. */
+struct bus_route {
+    uint32_t address, size; /* 0: no access */
+    const struct bus_range *range;
+};
+
 struct bus {
     struct bus_range ports[BUS_MAX_RANGES];
     struct bus_range memory[BUS_MAX_RANGES];
     unsigned n_ports, n_memory;
+    struct bus_route route[2][BUS_ROUTES]; /* by enum bus_space, and the address */
     struct board_observer observer;
 };
 

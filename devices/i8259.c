@@ -44,12 +44,10 @@ static uint8_t chip_requests(const struct i8259 *chip)
 /* The input of highest priority among `pins`, or NO_PIN. */
 static unsigned chip_highest(const struct i8259 *chip, uint8_t pins)
 {
-    for (unsigned i = 1; i <= 8; i++) {
-        unsigned pin = (chip->lowest + i) % 8;
-        if (pins & bit(pin))
-            return pin;
-    }
-    return NO_PIN;
+    unsigned first = (chip->lowest + 1u) % 8;
+    unsigned from_first = (pins | pins << 8) >> first & 0xff;
+
+    return from_first == 0 ? NO_PIN : (first + (unsigned)__builtin_ctz(from_first)) % 8;
 }
 
 /* How many inputs come before this one. NO_PIN comes after all. */
@@ -64,6 +62,8 @@ static unsigned chip_pending(const struct i8259 *chip)
     if (chip->step != I8259_READY)
         return NO_PIN;
     unsigned request = chip_highest(chip, chip_requests(chip) & ~chip->imr);
+    if (request == NO_PIN)
+        return NO_PIN;
 
     uint8_t blocking = chip->isr;
     if (chip->special_mask)

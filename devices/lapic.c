@@ -236,6 +236,7 @@ static void reset_registers(struct lapic *lapic)
     lapic->dfr = UINT32_MAX;
     lapic->svr = 0xff;
     memset(lapic->irr, 0, sizeof(lapic->irr));
+    lapic->n_requested = 0;
     memset(lapic->isr, 0, sizeof(lapic->isr));
     memset(lapic->tmr, 0, sizeof(lapic->tmr));
     lapic->esr = lapic->esr_next = 0;

@@ -38,6 +38,7 @@ struct lapic {
     uint8_t id, tpr;
     uint32_t ldr, dfr, svr;
     uint32_t irr[8], isr[8], tmr[8]; /* 256 bits, one a vector */
+    unsigned n_requested;            /* bits in IRR */
     uint32_t esr, esr_next;          /* as latched for reading; gathered since */
     uint32_t icr_low, icr_high;
     uint32_t lvt[LVT_COUNT];

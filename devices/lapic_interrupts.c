@@ -33,6 +33,8 @@ static int highest_bit(const uint32_t bits[8])
 
 static void request(struct lapic *lapic, uint8_t vector, bool level)
 {
+    if (!lapic_vector_is_set(lapic->irr, vector))
+        lapic->n_requested++;
     bit_assign(lapic->irr, vector, true);
     bit_assign(lapic->tmr, vector, level);
 }
@@ -155,9 +157,12 @@ uint8_t lapic_processor_priority(const struct lapic *lapic)
 
 static int deliverable_vector(const struct lapic *lapic)
 {
-    int requested = highest_bit(lapic->irr);
+    int requested;
 
-    if (requested == NO_VECTOR || requested >> 4 <= lapic_processor_priority(lapic) >> 4)
+    if (lapic->n_requested == 0)
+        return NO_VECTOR;
+    requested = highest_bit(lapic->irr);
+    if (requested >> 4 <= lapic_processor_priority(lapic) >> 4)
         return NO_VECTOR;
     return requested;
 }
@@ -178,6 +183,8 @@ static bool extint_is_asserted(const struct lapic *lapic)
 
 bool lapic_intr(const struct lapic *lapic)
 {
+    if (lapic->n_requested == 0 && !lapic->extint && !lapic->lint_level[0] && !lapic->lint_level[1])
+        return false; /* asked after each access to any device */
     return extint_is_asserted(lapic) || (lapic_is_connected(lapic) && deliverable_vector(lapic) != NO_VECTOR);
 }
 
@@ -195,6 +202,7 @@ uint8_t lapic_acknowledge(struct lapic *lapic)
 
     lapic_timer_catch_up(lapic); /* expiries up to now belong to the IRR bit as it was */
     bit_assign(lapic->irr, (uint8_t)vector, false);
+    lapic->n_requested--;
     bit_assign(lapic->isr, (uint8_t)vector, true);
     lapic_timer_schedule(lapic);
     return (uint8_t)vector;

@@ -374,19 +374,25 @@ static void rtc_write(void *device, uint32_t offset, unsigned size, uint32_t val
     rtc_drive(rtc);
 }
 
+/* What happens meanwhile shows in register C alone; that it raises the line is its timer's business. */
 static uint32_t rtc_read(void *device, uint32_t offset, unsigned size)
 {
     struct mc146818 *rtc = device;
-    uint64_t now = clock_now(rtc->clock);
+    unsigned index = rtc->index;
+    uint64_t now;
+    uint8_t value;
     (void)size;
 
     if (offset == 0)
         return 0xff; /* the index register can only be written */
+    if (index != RTC_A && index != RTC_C && !register_is_time(index))
+        return rtc->ram[index];
+    now = clock_now(rtc->clock);
+    if (index != RTC_C)
+        return rtc_read_register(rtc, index, now);
     rtc_advance(rtc, now);
+    value = rtc_read_register(rtc, RTC_C, now);
     rtc_drive(rtc);
-    uint8_t value = rtc_read_register(rtc, rtc->index, now);
-    if (rtc->index == RTC_C)
-        rtc_drive(rtc);
     return value;
 }
 

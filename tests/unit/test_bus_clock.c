@@ -151,6 +151,22 @@ START_TEST(find_and_release)
 }
 END_TEST
 
+/* What an address led to is remembered, but not for longer than the claim. */
+START_TEST(an_address_changes_hands)
+{
+    bus_write(&bus, BUS_PORT, 0x1f1, 1, 1);
+    bus_write(&bus, BUS_PORT, 0x1f1, 1, 2);
+    bus_release(&bus, BUS_PORT, 0x1f0);
+    bus_write(&bus, BUS_PORT, 0x1f1, 1, 3);
+    bus_claim(&bus, BUS_PORT, 0x1f1, 0x1f1, &byte_ops, &a, "new");
+    bus_write(&bus, BUS_PORT, 0x1f1, 1, 4);
+    assert_log(0, 'w', true, 1, 1, 1);
+    assert_log(1, 'w', true, 1, 1, 2);
+    assert_log(2, '?', true, 0x1f1, 1, 3);
+    assert_log(3, 'a', true, 0, 1, 4);
+}
+END_TEST
+
 START_TEST(overlapping_claims_are_a_bug)
 {
     bus_claim(&bus, BUS_PORT, 0x1f7, 0x1f8, &byte_ops, &a, "clash"); /* ends the process with status 1 */
@@ -309,6 +325,7 @@ int main(void)
     tcase_add_test(on_bus, an_access_past_the_end_of_memory_does_not_wrap_into_a_range);
     tcase_add_test(on_bus, a_bytes_only_chip_is_passed_by_by_wider_accesses);
     tcase_add_test(on_bus, find_and_release);
+    tcase_add_test(on_bus, an_address_changes_hands);
     tcase_add_exit_test(on_bus, overlapping_claims_are_a_bug, 1);
     suite_add_tcase(suite, on_bus);
     TCase *on_clock = tcase_create("clock");
