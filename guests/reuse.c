@@ -5,7 +5,8 @@
  * them and puts code there; and the same few instructions in its loops meet them all. An engine that has
  * found a cheaper way for an instruction that often faults (see demand.c) must not know less in that way than
  * in the first: rights, A and D, what INVLPG and MOV to CR3 say, that a table or code is being stored to. So
- * here one load and one store meet absent pages again and again, and between them each other kind of page.
+ * here one load and one store meet absent pages again and again, and between them each other kind of page, a
+ * device's included.
  *
  * Read next: userkernel.c, for what the U/S bit is there for.
  */
@@ -399,6 +400,55 @@ static void check_spaces(void)
     verdict("two address spaces do not mix");
 }
 
+/* ---- a device in its place ---- */
+
+enum { APIC = 0xfee00000, TASK_PRIORITY = 0x80 };
+
+static void map_device(uint32_t rights)
+{
+    *entry_of(0) = APIC | rights;
+    invlpg(page_at(0));
+}
+
+/* The local APIC's task priority, that is, and memory, and neither, by turns, all at one address. */
+static void check_device(void)
+{
+    const uint32_t linear = page_at(0) + TASK_PRIORITY, in_frame = page_frame(0) + TASK_PRIORITY;
+
+    begin();
+    for (unsigned i = 0; i < 300; i++) {
+        uint32_t priority = i % 16 << 4;
+
+        map_device(RW);
+        load_at(linear);
+        expect_bits("A, D after a load", 0, PTE_A);
+        store_at(linear, priority);
+        expect_bits("A, D after a store", 0, PTE_A | PTE_D);
+        expect("the device", 0, load_at(linear), priority);
+        expect_n_faults(0, 0);
+
+        clear_bits(0); /* memory */
+        store_at(linear, i);
+        expect("memory", 0, load_at(linear), i);
+        expect("its frame", 0, peek(in_frame), i);
+        expect_n_faults(0, 0);
+
+        map_device(RO);
+        expect("the device, which has not changed", 0, load_at(linear), priority);
+        store_at(linear, i + 1000); /* its handler makes it memory */
+        expect_fault(0, storing, linear, PF_PRESENT | PF_WRITE);
+        expect("memory instead of the device", 0, peek(in_frame), i + 1000);
+
+        *entry_of(0) = 0;
+        invlpg(page_at(0));
+        expect("memory, after a fault", 0, load_at(linear), i + 1000);
+        expect_fault(0, loading, linear, 0);
+    }
+    map_device(RW);
+    store_at(linear, 0);
+    verdict("a device's page, memory and nothing by turns");
+}
+
 /* ---- the handler is where the instruction would go on ---- */
 
 /* Ring 3 comes to `behind_next` when the store is done, and ring 0 when it has faulted. EDI tells which. */
@@ -481,5 +531,6 @@ void guest_main(void)
     check_tables();
     check_code();
     check_spaces();
+    check_device();
     check_handler_behind(); /* does not return */
 }

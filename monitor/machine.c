@@ -13,12 +13,10 @@
 
 #define TSC_HZ_PER_NS 1 /* the virtual TSC counts nanoseconds of machine time: 1 GHz on every host */
 
-void machine_note(struct vm *vm, const struct note *note)
+void machine_add_note(struct vm *vm, const struct note *note)
 {
     unsigned most = note->kind == NOTE_SHADOW ? EVENT_MAX_SHADOW_NOTES : EVENT_MAX_NOTES;
 
-    if (vm->n_observers == 0)
-        return;
     if (vm->event.n_notes < most)
         vm->event.note[vm->event.n_notes++] = *note;
     else
@@ -33,6 +31,22 @@ uint64_t machine_now(void *opaque)
 }
 
 /* ---- memory -------------------------------------------------------------------------------------------- */
+
+/* Words and descriptors are most of it: worth more than a call. */
+static void copy(void *to, const void *from, unsigned size)
+{
+    switch (size) {
+    case 4:
+        memcpy(to, from, 4);
+        break;
+    case 8:
+        memcpy(to, from, 8);
+        break;
+    default:
+        memcpy(to, from, size);
+        break;
+    }
+}
 
 /* A device's memory, in the pieces the bus takes. */
 static void device_access(struct vm *vm, gpa_t gpa, uint8_t *bytes, unsigned size, bool is_write)
@@ -53,11 +67,11 @@ static void device_access(struct vm *vm, gpa_t gpa, uint8_t *bytes, unsigned siz
         uint32_t value = 0;
 
         if (is_write) {
-            memcpy(&value, bytes, piece);
+            copy(&value, bytes, piece);
             bus_write(bus, BUS_MEMORY, (uint32_t)gpa, piece, value);
         } else {
             value = bus_read(bus, BUS_MEMORY, (uint32_t)gpa, piece);
-            memcpy(bytes, &value, piece);
+            copy(bytes, &value, piece);
         }
         machine_note(vm, &(struct note){.kind = is_write ? NOTE_MEMORY_WRITE : NOTE_MEMORY_READ,
                                         .address = gpa,
@@ -105,22 +119,6 @@ static uint8_t *mapped(const struct vm *vm, gva_t linear, unsigned kind)
     if (hva == NULL && vm->user_shadow != NULL)
         hva = shadow_fast(vm->user_shadow, &vm->vcpu, linear, kind);
     return hva;
-}
-
-/* Words and descriptors are most of it: worth more than a call. */
-static void copy(void *to, const void *from, unsigned size)
-{
-    switch (size) {
-    case 4:
-        memcpy(to, from, 4);
-        break;
-    case 8:
-        memcpy(to, from, 8);
-        break;
-    default:
-        memcpy(to, from, size);
-        break;
-    }
 }
 
 /* A store into a page that has translations, or is a page table: the guest's own are many. */
@@ -183,6 +181,8 @@ static enum outcome walked_access(struct vm *vm, gva_t linear, void *buf, unsign
     if (vm->holds_devices && (memory_rpn(&vm->memory, walk[0].gpa) == RPN_NONE ||
                               (is_crossing && memory_rpn(&vm->memory, walk[1].gpa) == RPN_NONE)))
         return hold_device(vm, linear, kind);
+    if (memory_rpn(&vm->memory, walk[0].gpa) == RPN_NONE && !is_crossing)
+        device_pages_note(&vm->device_pages, &vm->memory, linear, kind, &walk[0]);
     physical_access(vm, walk[0].gpa, buf, first_size, (kind & ACCESS_WRITE) != 0);
     if (is_crossing)
         physical_access(vm, walk[1].gpa, (uint8_t *)buf + first_size, size - first_size,
@@ -191,10 +191,24 @@ static enum outcome walked_access(struct vm *vm, gva_t linear, void *buf, unsign
     return OUTCOME_DONE;
 }
 
+/* An access to a device whose address is known. */
+static bool known_device_access(struct vm *vm, gva_t linear, void *buf, unsigned size, unsigned kind)
+{
+    gpa_t gpa;
+
+    if ((kind & ~(ACCESS_READ | ACCESS_WRITE | ACCESS_USER)) || (linear & PAGE_MASK) + size > PAGE_SIZE ||
+        !device_pages_find(&vm->device_pages, linear, kind, &gpa) || vm->holds_devices)
+        return false;
+    device_access(vm, gpa, buf, size, (kind & ACCESS_WRITE) != 0);
+    return true;
+}
+
 static enum outcome machine_memory(struct vcpu *vcpu, gva_t linear, void *buf, unsigned size, unsigned kind)
 {
     struct vm *vm = vcpu->machine;
 
+    if (known_device_access(vm, linear, buf, size, kind))
+        return OUTCOME_DONE;
     if (mapped_access(vm, linear, buf, size, kind))
         return OUTCOME_DONE;
     return walked_access(vm, linear, buf, size, kind);
@@ -232,6 +246,7 @@ static void machine_paging_changed(struct vcpu *vcpu, uint32_t old_cr0, uint32_t
 {
     struct vm *vm = vcpu->machine;
 
+    device_pages_forget(&vm->device_pages);
     if (vm->engine->paging_changed != NULL)
         vm->engine->paging_changed(vm->engine_state);
     else
@@ -278,6 +293,7 @@ static void follow_a20(struct vm *vm, uint16_t port)
         return;
     }
     vm->memory.closed_bits = closed_bits;
+    device_pages_forget(&vm->device_pages);
     vm->engine->a20_changed(vm->engine_state);
 }
 

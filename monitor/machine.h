@@ -14,7 +14,12 @@ struct board_observer machine_board_observer(struct vm *vm);
 uint64_t machine_now(void *vm);
 void machine_observe_shadow(void *vm, enum shadow_change change, gva_t first, uint32_t n_pages);
 
+void machine_add_note(struct vm *vm, const struct note *note);
 /* Adds a note to the event being built, if anybody observes. */
-void machine_note(struct vm *vm, const struct note *note);
+static inline void machine_note(struct vm *vm, const struct note *note)
+{
+    if (vm->n_observers != 0)
+        machine_add_note(vm, note);
+}
 
 #endif

@@ -12,6 +12,7 @@
 #define RING3_MONITOR_H
 
 #include "devices/devices.h"
+#include "monitor/device_page.h"
 #include "monitor/pvclock.h"
 #include "shadowpt/shadowpt.h"
 #include "vcpu/vcpu.h"
@@ -251,6 +252,7 @@ struct vm {
     struct shadow *shadow;
     struct shadow *system_shadow; /* of the supervisor's view, if `shadow` is another; else NULL */
     struct shadow *user_shadow;   /* of the user's view, likewise: the supervisor may reach there, too */
+    struct device_pages device_pages;
     struct vm_config config;
 
     const struct engine *engine;

@@ -127,6 +127,7 @@ static void open_a20(struct vm *vm)
     if (vm->memory.closed_bits == 0)
         return;
     vm->memory.closed_bits = 0;
+    device_pages_forget(&vm->device_pages);
     vm->engine->a20_changed(vm->engine_state);
 }
 

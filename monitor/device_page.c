@@ -1,0 +1,74 @@
+/* See device_page.h. Read next: machine.c, which asks. */
+#include "monitor/device_page.h"
+
+#include <string.h>
+
+/* What is between may be RAM, ROM or neither, and not the same for loads and stores (i440fx.c). */
+#define SHADOW_RAM_FIRST 0xc0000u
+#define EXTENDED_FIRST   0x100000u
+
+static unsigned slot_of(gva_t linear)
+{
+    return (linear >> PAGE_SHIFT) % DEVICE_PAGES;
+}
+
+static uint64_t read_entry(const uint8_t *at, unsigned size)
+{
+    uint64_t wide;
+    uint32_t narrow;
+
+    if (size == sizeof wide) {
+        memcpy(&wide, at, sizeof wide);
+        return wide;
+    }
+    memcpy(&narrow, at, sizeof narrow);
+    return narrow;
+}
+
+bool device_pages_find(const struct device_pages *pages, gva_t linear, unsigned kind, gpa_t *gpa)
+{
+    const struct device_page *page = &pages->page[slot_of(linear)];
+
+    if (!device_pages_has(pages, linear) || (page->rights & kind) != kind ||
+        (page->rights & ACCESS_USER) != (kind & ACCESS_USER))
+        return false;
+    for (unsigned i = 0; i < page->n_levels; i++)
+        if (read_entry(page->level[i].at, page->entry_size) != page->level[i].entry)
+            return false;
+    *gpa = page->gpa | (linear & PAGE_MASK);
+    return true;
+}
+
+void device_pages_note(struct device_pages *pages, const struct guest_memory *memory, gva_t linear,
+                       unsigned kind, const struct walk *walk)
+{
+    struct device_page page = {
+        .page = (linear >> PAGE_SHIFT) + 1, .rights = kind, .gpa = walk->gpa & ~(gpa_t)PAGE_MASK};
+
+    if (page.gpa >= SHADOW_RAM_FIRST && page.gpa < EXTENDED_FIRST)
+        return;
+    for (unsigned i = 0; i < walk->n_levels; i++) {
+        const struct walk_level *level = &walk->level[i];
+        uint32_t rpn = memory_rpn(memory, level->address);
+
+        if (level->is_register) { /* PAE: forgotten with CR3 */
+            page.entry_size = sizeof(uint64_t);
+            continue;
+        }
+        if (page.entry_size == 0)
+            page.entry_size = sizeof(uint32_t);
+        if (rpn == RPN_NONE || level->address < EXTENDED_FIRST)
+            return;
+        page.level[page.n_levels].at =
+            memory->hva + ((uint64_t)rpn << PAGE_SHIFT) + (level->address & PAGE_MASK);
+        page.level[page.n_levels].entry = read_entry(page.level[page.n_levels].at, page.entry_size);
+        page.n_levels++;
+    }
+    pages->page[slot_of(linear)] = page;
+}
+
+void device_pages_forget(struct device_pages *pages)
+{
+    for (unsigned i = 0; i < DEVICE_PAGES; i++)
+        pages->page[i].page = 0;
+}
