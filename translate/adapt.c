@@ -171,7 +171,7 @@ void adapt_look_back(struct translator *translator)
     adapt_as(translator, adaptation, ADAPTED_CALL);
 }
 
-bool adapt_note_call(struct translator *translator, const struct call *call)
+bool adapt_note_call(struct translator *translator, struct call *call)
 {
     uint64_t place = call->block->place + (call->eip - call->block->eip);
     struct adaptation *adaptation = slot_of(translator, place);
@@ -179,6 +179,9 @@ bool adapt_note_call(struct translator *translator, const struct call *call)
 
     if (adaptation->place != place + 1 || (adaptation->as != ADAPTED_CALL && !is_touch))
         return false;
+    if (call->was_quick)
+        adaptation->n_needless = 0;
+    call->was_quick = false;
     if (touch_prepare(translator, adaptation, &call->insn))
         adaptation->n_needless = 0;
     else if (++adaptation->n_needless >= (is_touch ? NEEDLESS_TOUCHES : NEEDLESS_OFTEN))

@@ -398,7 +398,8 @@ void build_call(struct builder *b)
                           .block = b->block,
                           .keeps_mode = keeps_mode(b->insn),
                           .loads_segment = loads_segment(b->insn),
-                          .is_quiet = is_quiet(b->insn)};
+                          .is_quiet = is_quiet(b->insn),
+                          .quick = quick_of(b->insn, b->mode)};
     emit_mov_imm(&b->e, R8, (uint32_t)b->cache->n_calls++);
     emit_jump_context(&b->e, CONTEXT_CALLOUT);
     call->resume = b->cache->executable + (b->e.at - b->cache->writable);

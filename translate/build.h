@@ -158,6 +158,7 @@ bool memory_load(struct builder *b, const struct operand *operand, unsigned to);
 bool memory_store(struct builder *b, const struct operand *operand, unsigned from);
 /* [rsp + b->esp + offset] on the guest's stack, which must be flat */
 void memory_stack(struct builder *b, unsigned opcode, unsigned reg, int32_t offset);
+bool memory_is_flat_in(uint32_t mode, enum segment_index segment);
 bool memory_is_flat(const struct builder *b, enum segment_index segment);
 /* The stack is flat, and the instruction moves it by 4 bytes at a time. */
 bool memory_is_usual_stack(const struct builder *b);
@@ -198,5 +199,8 @@ bool lower_mov_to_segment(struct builder *b);
 bool lower_pop_segment(struct builder *b);
 bool lower_mov_from_control(struct builder *b);
 bool lower_tsc(struct builder *b);
+
+/* quick.c */
+struct quick quick_of(const struct insn *insn, uint32_t mode);
 
 #endif

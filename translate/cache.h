@@ -63,6 +63,19 @@ struct block {
     bool is_sealed; /* and its direct entry leads elsewhere */
 };
 
+/* The kernel's IN, OUT and MOV in short (quick.c). */
+enum quick_kind { QUICK_NOT, QUICK_IN, QUICK_OUT, QUICK_LOAD, QUICK_STORE };
+
+struct quick {
+    uint8_t kind; /* enum quick_kind */
+    uint8_t size, gpr;
+    bool has_port; /* else it is DX */
+    uint16_t port;
+    int8_t base, index; /* of an address; -1: none */
+    uint8_t scale;
+    int32_t displacement;
+};
+
 /* An instruction that the monitor runs when translated code gets to it. */
 struct call {
     struct insn insn;
@@ -72,6 +85,8 @@ struct call {
     bool keeps_mode;       /* neither mode nor space can change, unless it faults */
     bool loads_segment;    /* MOV or POP to a segment register */
     bool is_quiet;         /* it reaches no device and changes nothing about interrupts */
+    struct quick quick;
+    bool was_quick; /* since adapt_note_call asked */
 };
 
 struct cache {

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "monitor/interpret.h"
+#include "monitor/machine.h"
 #include "signals/crash.h"
 #include "translate/host_clock.h"
 #include "translate/translate.h"
@@ -129,6 +130,15 @@ static bool is_watched(const struct vm *vm)
     return vm->n_watchers != 0 || vm->debugger != NULL || vm->config.check_invariant;
 }
 
+/* Nor measures, nor counts? */
+static bool is_plain(const struct translator *translator)
+{
+    const struct vm *vm = translator->vm;
+
+    return translator->meter == NULL && vm->n_observers == 0 && !vm->timed && !is_watched(vm) &&
+           vm->vcpu.ops == &machine_vcpu_ops;
+}
+
 /* Brings space and mode up to date. false: the guest's state has no mode. */
 static bool follow_vcpu(struct translator *translator)
 {
@@ -140,15 +150,15 @@ static bool follow_vcpu(struct translator *translator)
 
 /* ---- ways out of translated code ----------------------------------------------------------------------- */
 
-/* Has the run loop something to do before the guest goes on? */
-static bool must_leave(struct translator *translator)
+/* Has the run loop something to do before the guest goes on? interrupt_flag: EFLAGS.IF or 0. */
+static bool must_leave(struct translator *translator, uint32_t interrupt_flag)
 {
     struct context *context = &translator->context;
     struct vm *vm = translator->vm;
 
     context->pending = pending_flag(vm);
     return vm_is_stopped(vm) || vm->vcpu.halted || vm->attention || vm->deadline_moved ||
-           (context->pending & vm->vcpu.eflags) || (vm->vcpu.nmi_pending && vcpu_accepts_nmi(&vm->vcpu));
+           (context->pending & interrupt_flag) || (vm->vcpu.nmi_pending && vcpu_accepts_nmi(&vm->vcpu));
 }
 
 static const uint8_t *leave_with(struct translator *translator, const struct vm_exit *exit)
@@ -205,7 +215,7 @@ static const uint8_t *on_lookup(struct translator *translator)
 {
     take_flags(&translator->context);
     meter_read(translator);
-    if (must_leave(translator))
+    if (must_leave(translator, translator->context.interrupt_flag))
         return leave_interrupted(translator);
     return look_up(translator);
 }
@@ -344,10 +354,41 @@ static void note_load(struct translator *translator, const struct call *call)
         notes_take(translator, call->insn.operand[0].reg.index);
 }
 
-static const uint8_t *on_callout(struct translator *translator, uint32_t number)
+/* false: the long way. */
+static bool on_quick(struct translator *translator, struct call *call, const uint8_t **host)
+{
+    struct context *context = &translator->context;
+    struct vm *vm = translator->vm;
+    uint64_t n_flushes = translator->cache.n_flushes;
+
+    if (!translator->is_plain || translator->shadow != SHADOW_NONE || translator->resume_flag != 0)
+        return false;
+    vm->vcpu.eip = call->eip;
+    if (!quick_run(vm, &call->quick))
+        return false;
+    vm->vcpu.eip += call->insn.length;
+    vm->n_exits++;
+    vm->n_instructions++;
+    if (call->insn.sensitive != NULL)
+        translator->counts.sensitive++;
+    else
+        translator->counts.memory++;
+    call->was_quick = true;
+    translator->is_call_done = true;
+    *host = call->resume;
+    if (must_leave(translator, context->interrupt_flag)) {
+        take_flags(context);
+        *host = leave_interrupted(translator);
+    } else if (!is_next(translator, call, n_flushes)) {
+        take_flags(context);
+        *host = go_on(translator, call, n_flushes);
+    }
+    return true;
+}
+
+static const uint8_t *on_callout(struct translator *translator, struct call *call)
 {
     struct vm *vm = translator->vm;
-    const struct call *call = &translator->cache.calls[number];
     struct vm_exit exit = {.reason = EXIT_SENSITIVE, .insn = &call->insn};
     uint64_t n_flushes = translator->cache.n_flushes;
     bool is_fpu = call->insn.sensitive != NULL && call->insn.sensitive->handler == HANDLE_fpu;
@@ -381,7 +422,7 @@ static const uint8_t *on_callout(struct translator *translator, uint32_t number)
     note_load(translator, call);
     if (is_fpu)
         give_fpu(translator);
-    if (must_leave(translator))
+    if (must_leave(translator, vm->vcpu.eflags & EFLAGS_IF))
         return leave_interrupted(translator);
     note_shadow(translator);
     return go_on(translator, call, n_flushes);
@@ -412,9 +453,14 @@ const uint8_t *translate_on_link(struct context *context)
 const uint8_t *translate_on_callout(struct context *context, uint32_t number)
 {
     struct translator *translator = translator_of(context);
-    uint64_t began = measure_begin(translator);
-    const uint8_t *host = on_callout(translator, number);
+    struct call *call = &translator->cache.calls[number];
+    const uint8_t *host;
+    uint64_t began;
 
+    if (call->quick.kind != QUICK_NOT && on_quick(translator, call, &host))
+        return host;
+    began = measure_begin(translator);
+    host = on_callout(translator, call);
     measure_end(translator, &translator->counts.call_ns, began);
     return host;
 }
@@ -505,6 +551,7 @@ static void translate_run(void *opaque, struct vm_exit *exit)
     if (!translator->is_started)
         start(translator);
     host_clock_adjust();
+    translator->is_plain = is_plain(translator);
     *exit = (struct vm_exit){.reason = EXIT_INTERRUPTED};
     adapt_look_back(translator);
     if (!follow_vcpu(translator) || vm->single_step) {

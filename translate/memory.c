@@ -21,9 +21,14 @@
 static const uint32_t flat_bits[SEG_COUNT] = {
     [SEG_ES] = MODE_FLAT_ES, [SEG_CS] = MODE_FLAT_CS, [SEG_SS] = MODE_FLAT_SS, [SEG_DS] = MODE_FLAT_DS};
 
+bool memory_is_flat_in(uint32_t mode, enum segment_index segment)
+{
+    return (mode & flat_bits[segment]) != 0;
+}
+
 bool memory_is_flat(const struct builder *b, enum segment_index segment)
 {
-    return (b->mode & flat_bits[segment]) != 0;
+    return memory_is_flat_in(b->mode, segment);
 }
 
 bool memory_is_usual_stack(const struct builder *b)

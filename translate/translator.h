@@ -121,6 +121,7 @@ struct translator {
         unsigned kind;
     } retry;
     struct vm_exit exit;  /* of a call that leaves translate_enter */
+    bool is_plain;        /* nobody watches, counts or measures: calls may go the short way */
     bool is_call_done;    /* the last call's instruction has ended, without a fault */
     uint8_t shadow;       /* enum interrupt_shadow: there before the instruction at... */
     uint32_t resume_flag; /* EFLAGS.RF */
@@ -201,7 +202,7 @@ bool adapt_to_user_page(struct translator *translator, gva_t address);
 void adapt_note_fault(struct translator *translator, const struct vm_exit *exit);
 void adapt_look_back(struct translator *translator);
 /* Before a call that is no sensitive instruction: does it still have to be one? false: it always was. */
-bool adapt_note_call(struct translator *translator, const struct call *call);
+bool adapt_note_call(struct translator *translator, struct call *call);
 /* MOVS or STOS, which the emulator repeats page by page. */
 bool adapt_is_fast_string(const struct insn *insn);
 /* Is it about to store so many bytes that the page is being made something else? */
@@ -219,6 +220,10 @@ void adapt_note_return(struct translator *translator);
 void touch_note_fault(struct translator *translator, uint64_t place);
 /* Before an adapted instruction is emulated. false: an ordinary access would have served it. */
 bool touch_prepare(struct translator *translator, struct adaptation *adaptation, const struct insn *insn);
+
+/* quick.c */
+/* Runs it, but for EIP. false: it is none, or not now, and nothing has happened. */
+bool quick_run(struct vm *vm, const struct quick *quick);
 
 /* measure.c */
 uint64_t measure_begin(const struct translator *translator);

@@ -1,0 +1,136 @@
+/*
+ * The kernel's IN and OUT, and its MOV to and from a device's registers: called from translated code as other
+ * sensitive instructions are, but most of what the emulator asks each time was known when the block was made.
+ * They change neither flags nor anything that decides the mode, so that all of the guest's state may stay
+ * where it is.
+ *
+ * Read next: engine.c, which sees to interrupts and to what the device has done.
+ */
+#include <Zydis/Zydis.h>
+
+#include "translate/build.h"
+#include "translate/translator.h"
+
+/* ---- when the block is made ---------------------------------------------------------------------------- */
+
+static bool is_port(const struct insn *insn, enum sensitive_handler handler)
+{
+    return insn->sensitive != NULL && insn->sensitive->handler == handler;
+}
+
+/* No high byte: those of the accumulator, and of what drivers use, are low. */
+static bool is_plain_register(const struct operand *operand)
+{
+    return operand->kind == OPERAND_REGISTER &&
+           (operand->reg.class == REGISTER_GPR32 || operand->reg.class == REGISTER_GPR16 ||
+            (operand->reg.class == REGISTER_GPR8 && operand->reg.index < 4));
+}
+
+static struct quick quick_port(const struct insn *insn, bool is_in)
+{
+    const struct operand *port = &insn->operand[is_in ? 1 : 0], *accumulator = &insn->operand[is_in ? 0 : 1];
+
+    return (struct quick){.kind = (uint8_t)(is_in ? QUICK_IN : QUICK_OUT),
+                          .size = accumulator->size,
+                          .gpr = EAX,
+                          .has_port = port->kind == OPERAND_IMMEDIATE,
+                          .port = (uint8_t)port->immediate};
+}
+
+static struct quick quick_move(enum quick_kind kind, const struct operand *reg, const struct operand *memory,
+                               uint32_t mode)
+{
+    if (!is_plain_register(reg) || memory->mem.segment == SEG_CS ||
+        !memory_is_flat_in(mode, memory->mem.segment))
+        return (struct quick){.kind = QUICK_NOT};
+    return (struct quick){.kind = (uint8_t)kind,
+                          .size = memory->size,
+                          .gpr = reg->reg.index,
+                          .base = memory->mem.base,
+                          .index = memory->mem.index,
+                          .scale = memory->mem.scale,
+                          .displacement = memory->mem.displacement};
+}
+
+struct quick quick_of(const struct insn *insn, uint32_t mode)
+{
+    const struct operand *to = &insn->operand[0], *from = &insn->operand[1];
+
+    if ((mode & MODE_USER) || (insn->prefixes & (INSN_LOCK | INSN_REP | INSN_REPNE)))
+        return (struct quick){.kind = QUICK_NOT};
+    if (is_port(insn, HANDLE_in))
+        return quick_port(insn, true);
+    if (is_port(insn, HANDLE_out))
+        return quick_port(insn, false);
+    if (insn->sensitive == NULL && insn->mnemonic == ZYDIS_MNEMONIC_MOV && insn->address_size == 4) {
+        if (from->kind == OPERAND_MEMORY)
+            return quick_move(QUICK_LOAD, to, from, mode);
+        if (to->kind == OPERAND_MEMORY)
+            return quick_move(QUICK_STORE, from, to, mode);
+    }
+    return (struct quick){.kind = QUICK_NOT};
+}
+
+/* ---- when it is run ------------------------------------------------------------------------------------ */
+
+static uint32_t mask_of(unsigned size)
+{
+    return size == 4 ? UINT32_MAX : (1u << 8 * size) - 1;
+}
+
+static void set_register(struct vcpu *vcpu, const struct quick *quick, uint32_t value)
+{
+    uint32_t mask = mask_of(quick->size);
+
+    vcpu->gpr[quick->gpr] = (vcpu->gpr[quick->gpr] & ~mask) | (value & mask);
+}
+
+static gva_t address_of(const struct vcpu *vcpu, const struct quick *quick)
+{
+    gva_t address = (gva_t)quick->displacement;
+
+    if (quick->base >= 0)
+        address += vcpu->gpr[quick->base];
+    if (quick->index >= 0)
+        address += vcpu->gpr[quick->index] * quick->scale;
+    return address;
+}
+
+static bool run_move(struct vm *vm, const struct quick *quick)
+{
+    struct vcpu *vcpu = &vm->vcpu;
+    gva_t linear = address_of(vcpu, quick);
+    bool is_load = quick->kind == QUICK_LOAD;
+    gpa_t gpa;
+
+    if ((linear & PAGE_MASK) + quick->size > PAGE_SIZE ||
+        !device_pages_find(&vm->device_pages, linear, is_load ? ACCESS_READ : ACCESS_WRITE, &gpa) ||
+        gpa > UINT32_MAX)
+        return false;
+    if (is_load)
+        set_register(vcpu, quick, bus_read(board_bus(vm->board), BUS_MEMORY, (uint32_t)gpa, quick->size));
+    else
+        bus_write(board_bus(vm->board), BUS_MEMORY, (uint32_t)gpa, quick->size,
+                  vcpu->gpr[quick->gpr] & mask_of(quick->size));
+    return true;
+}
+
+bool quick_run(struct vm *vm, const struct quick *quick)
+{
+    struct vcpu *vcpu = &vm->vcpu;
+    uint16_t port = quick->has_port ? quick->port : (uint16_t)vcpu->gpr[EDX];
+
+    switch ((enum quick_kind)quick->kind) {
+    case QUICK_IN:
+        set_register(vcpu, quick, vcpu->ops->port_read(vcpu, port, quick->size));
+        return true;
+    case QUICK_OUT:
+        vcpu->ops->port_write(vcpu, port, quick->size, vcpu->gpr[EAX] & mask_of(quick->size));
+        return true;
+    case QUICK_LOAD:
+    case QUICK_STORE:
+        return run_move(vm, quick);
+    default:
+        return false;
+    }
+}
