@@ -354,38 +354,6 @@ static void note_load(struct translator *translator, const struct call *call)
         notes_take(translator, call->insn.operand[0].reg.index);
 }
 
-/* false: the long way. */
-static bool on_quick(struct translator *translator, struct call *call, const uint8_t **host)
-{
-    struct context *context = &translator->context;
-    struct vm *vm = translator->vm;
-    uint64_t n_flushes = translator->cache.n_flushes;
-
-    if (!translator->is_plain || translator->shadow != SHADOW_NONE || translator->resume_flag != 0)
-        return false;
-    vm->vcpu.eip = call->eip;
-    if (!quick_run(vm, &call->quick))
-        return false;
-    vm->vcpu.eip += call->insn.length;
-    vm->n_exits++;
-    vm->n_instructions++;
-    if (call->insn.sensitive != NULL)
-        translator->counts.sensitive++;
-    else
-        translator->counts.memory++;
-    call->was_quick = true;
-    translator->is_call_done = true;
-    *host = call->resume;
-    if (must_leave(translator, context->interrupt_flag)) {
-        take_flags(context);
-        *host = leave_interrupted(translator);
-    } else if (!is_next(translator, call, n_flushes)) {
-        take_flags(context);
-        *host = go_on(translator, call, n_flushes);
-    }
-    return true;
-}
-
 static const uint8_t *on_callout(struct translator *translator, struct call *call)
 {
     struct vm *vm = translator->vm;
@@ -450,19 +418,48 @@ const uint8_t *translate_on_link(struct context *context)
     return host;
 }
 
+/* Kept out of the short way, for its sake. */
+__attribute__((noinline)) static const uint8_t *on_long_callout(struct translator *translator,
+                                                                struct call *call)
+{
+    uint64_t began = measure_begin(translator);
+    const uint8_t *host = on_callout(translator, call);
+
+    measure_end(translator, &translator->counts.call_ns, began);
+    return host;
+}
+
+/* After a call that went the short way, if that has done more than the instruction says. */
+__attribute__((noinline)) static const uint8_t *after_quick(struct translator *translator,
+                                                            const struct call *call, uint64_t n_flushes)
+{
+    take_flags(&translator->context);
+    if (must_leave(translator, translator->vm->vcpu.eflags & EFLAGS_IF))
+        return leave_interrupted(translator);
+    return go_on(translator, call, n_flushes);
+}
+
 const uint8_t *translate_on_callout(struct context *context, uint32_t number)
 {
     struct translator *translator = translator_of(context);
+    struct vm *vm = translator->vm;
     struct call *call = &translator->cache.calls[number];
-    const uint8_t *host;
-    uint64_t began;
+    uint64_t n_flushes = translator->cache.n_flushes;
 
-    if (call->quick.kind != QUICK_NOT && on_quick(translator, call, &host))
-        return host;
-    began = measure_begin(translator);
-    host = on_callout(translator, call);
-    measure_end(translator, &translator->counts.call_ns, began);
-    return host;
+    if (call->quick.kind == QUICK_NOT || !translator->is_plain || translator->shadow != SHADOW_NONE ||
+        translator->resume_flag != 0)
+        return on_long_callout(translator, call);
+    vm->vcpu.eip = call->eip;
+    if (!quick_run(vm, &call->quick))
+        return on_long_callout(translator, call);
+    vm->vcpu.eip += call->insn.length;
+    vm->n_exits++;
+    vm->n_instructions++;
+    call->was_quick = true;
+    translator->is_call_done = true;
+    if (must_leave(translator, context->interrupt_flag) || !is_next(translator, call, n_flushes))
+        return after_quick(translator, call, n_flushes);
+    return call->resume;
 }
 
 /* ---- the engine ---------------------------------------------------------------------------------------- */
