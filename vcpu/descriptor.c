@@ -1,6 +1,8 @@
 /* Finding descriptors in the guest's tables, and unpacking them: see descriptor.h. */
 #include "vcpu/descriptor.h"
 
+#include <string.h>
+
 #include "vcpu/internal.h"
 
 #define DESCRIPTOR_SIZE 8u
@@ -63,15 +65,21 @@ enum outcome descriptor_set_busy(struct vcpu *vcpu, struct descriptor *descripto
     return write_type_byte(vcpu, descriptor, is_busy ? high | TSS_BUSY << TYPE_SHIFT : high);
 }
 
+_Static_assert(offsetof(struct segment, attributes) == 2 && offsetof(struct segment, base) == 4,
+               "descriptor_segment");
+
 struct segment descriptor_segment(const struct descriptor *descriptor, uint16_t selector)
 {
     uint32_t limit = (descriptor->high & 0xf0000) | (descriptor->low & 0xffff);
     uint16_t attributes = descriptor_attributes(descriptor);
+    uint32_t base =
+        descriptor->low >> 16 | (descriptor->high & 0xff) << 16 | (descriptor->high & 0xff000000u);
+    uint64_t first = selector | (uint32_t)attributes << 16 | (uint64_t)base << 32;
+    struct segment segment;
 
-    return (struct segment){
-        .selector = selector,
-        .attributes = attributes,
-        .base = descriptor->low >> 16 | (descriptor->high & 0xff) << 16 | (descriptor->high & 0xff000000u),
-        .limit = (attributes & SEGMENT_G) ? limit << PAGE_SHIFT | PAGE_MASK : limit,
-    };
+    /* In one piece, as it will be copied soon: a processor that has to put it together from the pieces waits
+     * for each of them to reach its cache. */
+    memcpy(&segment, &first, sizeof first);
+    segment.limit = (attributes & SEGMENT_G) ? limit << PAGE_SHIFT | PAGE_MASK : limit;
+    return segment;
 }

@@ -141,7 +141,7 @@ void segment_drop_inaccessible(struct vcpu *vcpu, unsigned cpl)
                              (SEGMENT_CODE | SEGMENT_CONFORMING);
 
         if (dpl < cpl && !is_conforming)
-            *segment = segment_null(0);
+            *segment = (struct segment){0};
     }
 }
 

@@ -67,10 +67,21 @@ enum outcome vcpu_stack_pop(struct vcpu *vcpu, struct stack *stack, uint32_t *va
     return outcome;
 }
 
+/* Does the segment have all of n values from `pointer` on? false: perhaps. */
+static bool has_run(const struct stack *stack, uint32_t pointer, unsigned n, unsigned size)
+{
+    uint32_t top = (stack->segment.attributes & SEGMENT_DB) ? 0xffffffff : 0xffff;
+    uint32_t bottom = stack_offset(stack, pointer);
+
+    return n > 0 && n * size - 1 <= top - bottom && segment_contains(&stack->segment, bottom, n * size);
+}
+
 enum outcome vcpu_stack_check_room(struct vcpu *vcpu, const struct stack *stack, unsigned n, unsigned size)
 {
     enum outcome outcome = OUTCOME_DONE;
 
+    if (has_run(stack, stack->pointer - n * size, n, size))
+        return OUTCOME_DONE;
     for (unsigned i = 1; i <= n && outcome == OUTCOME_DONE; i++)
         outcome = check_limit(vcpu, stack, stack->pointer - i * size, size);
     return outcome;
@@ -80,9 +91,31 @@ static enum outcome check_contents(struct vcpu *vcpu, const struct stack *stack,
 {
     enum outcome outcome = OUTCOME_DONE;
 
+    if (has_run(stack, stack->pointer, n, size))
+        return OUTCOME_DONE;
     for (unsigned i = 0; i < n && outcome == OUTCOME_DONE; i++)
         outcome = check_limit(vcpu, stack, stack->pointer + i * size, size);
     return outcome;
+}
+
+/* Of 2 or 4 bytes: a size that the compiler knows is no call. */
+static void put_value(uint8_t *at, uint32_t value, unsigned size)
+{
+    if (size == 4)
+        memcpy(at, &value, 4);
+    else
+        memcpy(at, &value, 2);
+}
+
+static uint32_t get_value(const uint8_t *at, unsigned size)
+{
+    uint32_t value = 0;
+
+    if (size == 4)
+        memcpy(&value, at, 4);
+    else
+        memcpy(&value, at, 2);
+    return value;
 }
 
 /* Can [offset, offset + bytes) move in one access? Not if it wraps, and not where #AC looks at each value. */
@@ -110,7 +143,7 @@ enum outcome vcpu_stack_push_frame(struct vcpu *vcpu, struct stack *stack, const
         return outcome;
     }
     for (unsigned i = 0; i < n; i++)
-        memcpy(frame + bytes - (size_t)(i + 1) * size, &values[i], size);
+        put_value(frame + bytes - (size_t)(i + 1) * size, values[i], size);
     outcome = vcpu_access(vcpu, stack->segment.base + bottom, frame, bytes,
                           ACCESS_WRITE | vcpu_access_rights(stack->cpl));
     if (outcome == OUTCOME_DONE)
@@ -137,10 +170,8 @@ enum outcome vcpu_stack_pop_frame(struct vcpu *vcpu, struct stack *stack, uint32
                           ACCESS_READ | vcpu_access_rights(stack->cpl));
     if (outcome != OUTCOME_DONE)
         return outcome;
-    for (unsigned i = 0; i < n; i++) {
-        values[i] = 0;
-        memcpy(&values[i], frame + (size_t)i * size, size);
-    }
+    for (unsigned i = 0; i < n; i++)
+        values[i] = get_value(frame + (size_t)i * size, size);
     move_pointer(stack, bytes);
     return OUTCOME_DONE;
 }
