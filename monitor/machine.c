@@ -43,7 +43,12 @@ static void copy(void *to, const void *from, unsigned size)
         memcpy(to, from, 8);
         break;
     default:
-        memcpy(to, from, size);
+        if (size % 4 != 0) {
+            memcpy(to, from, size);
+            break;
+        }
+        for (unsigned i = 0; i < size; i += 4) /* a frame on a stack */
+            memcpy((char *)to + i, (const char *)from + i, 4);
         break;
     }
 }
@@ -196,6 +201,8 @@ static bool known_device_access(struct vm *vm, gva_t linear, void *buf, unsigned
 {
     gpa_t gpa;
 
+    if (!device_pages_has(&vm->device_pages, linear)) /* nearly always */
+        return false;
     if ((kind & ~(ACCESS_READ | ACCESS_WRITE | ACCESS_USER)) || (linear & PAGE_MASK) + size > PAGE_SIZE ||
         !device_pages_find(&vm->device_pages, linear, kind, &gpa) || vm->holds_devices)
         return false;
@@ -203,15 +210,30 @@ static bool known_device_access(struct vm *vm, gva_t linear, void *buf, unsigned
     return true;
 }
 
-static enum outcome machine_memory(struct vcpu *vcpu, gva_t linear, void *buf, unsigned size, unsigned kind)
+__attribute__((noinline)) static enum outcome any_access(struct vm *vm, gva_t linear, void *buf,
+                                                         unsigned size, unsigned kind)
 {
-    struct vm *vm = vcpu->machine;
-
     if (known_device_access(vm, linear, buf, size, kind))
         return OUTCOME_DONE;
     if (mapped_access(vm, linear, buf, size, kind))
         return OUTCOME_DONE;
     return walked_access(vm, linear, buf, size, kind);
+}
+
+/* Most are the CPU's own, to descriptor tables and stacks, where the kernel's space has them mapped. */
+static enum outcome machine_memory(struct vcpu *vcpu, gva_t linear, void *buf, unsigned size, unsigned kind)
+{
+    struct vm *vm = vcpu->machine;
+
+    if ((kind & ~(ACCESS_READ | ACCESS_WRITE)) == 0 && (linear & PAGE_MASK) + size <= PAGE_SIZE) {
+        uint8_t *hva = shadow_fast(shadow_for(vm, kind), vcpu, linear, kind);
+
+        if (hva != NULL) {
+            copy((kind & ACCESS_WRITE) ? hva : buf, (kind & ACCESS_WRITE) ? buf : hva, size);
+            return OUTCOME_DONE;
+        }
+    }
+    return any_access(vm, linear, buf, size, kind);
 }
 
 /* (Where it is not for `reach` the access follows, so A and D are set in any case.) */
