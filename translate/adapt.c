@@ -171,6 +171,25 @@ void adapt_look_back(struct translator *translator)
     adapt_as(translator, adaptation, ADAPTED_CALL);
 }
 
+void adapt_note_exception(struct translator *translator)
+{
+    uint64_t place = translator->place - 1;
+    size_t n = PAGE_SIZE - (size_t)(place & PAGE_MASK);
+    struct adaptation *adaptation;
+    struct insn insn;
+
+    if (translator->place == 0 || translator->vm->n_watchers != 0)
+        return;
+    adaptation = adapt_try(translator, place);
+    if (adaptation == NULL || adaptation->as != ADAPTED_NOT || ++adaptation->n_emulated < EMULATED_OFTEN)
+        return;
+    adaptation->n_emulated = 0;
+    if (decode_insn(translator->vm->memory.hva + place, n < INSN_MAX_LENGTH ? n : INSN_MAX_LENGTH, 4,
+                    &insn) == DECODE_OK &&
+        vcpu_can_emulate(&insn))
+        adapt_as(translator, adaptation, ADAPTED_CALL);
+}
+
 bool adapt_note_call(struct translator *translator, struct call *call)
 {
     uint64_t place = call->block->place + (call->eip - call->block->eip);

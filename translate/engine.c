@@ -100,7 +100,8 @@ static uint32_t pending_flag(struct vm *vm)
     return vm->attention || vm->vcpu.nmi_pending || board_intr(vm->board) ? EFLAGS_IF : 0;
 }
 
-/* As machine_tsc and the emulator of RDTSC have it. */
+/* As machine_tsc and the emulator of RDTSC have it. It changes when the host's clock is looked at (on the way
+ * into translated code), and with the guest's own offset (WRMSR). */
 static void give_tsc(struct translator *translator)
 {
     const struct vm *vm = translator->vm;
@@ -119,7 +120,6 @@ static void prepare(struct translator *translator)
 
     give_flags(context);
     notes_give_segments(context);
-    give_tsc(translator);
     context->table = spaces_table(translator);
     context->pending = pending_flag(translator->vm);
 }
@@ -390,6 +390,8 @@ static const uint8_t *on_callout(struct translator *translator, struct call *cal
     note_load(translator, call);
     if (is_fpu)
         give_fpu(translator);
+    if (call->insn.sensitive != NULL && call->insn.sensitive->handler == HANDLE_msr)
+        give_tsc(translator);
     if (must_leave(translator, vm->vcpu.eflags & EFLAGS_IF))
         return leave_interrupted(translator);
     note_shadow(translator);
@@ -439,6 +441,48 @@ __attribute__((noinline)) static const uint8_t *after_quick(struct translator *t
     return go_on(translator, call, n_flushes);
 }
 
+/* What a return to an outer ring may change of DS, ES, FS and GS: it makes none of them. */
+static uint64_t data_attributes(const struct vcpu *vcpu)
+{
+    return vcpu->segment[SEG_DS].attributes | (uint64_t)vcpu->segment[SEG_ES].attributes << 16 |
+           (uint64_t)vcpu->segment[SEG_FS].attributes << 32 |
+           (uint64_t)vcpu->segment[SEG_GS].attributes << 48;
+}
+
+/* Between ring 3 and ring 0, by an instruction: the space is another, CS and SS, and nothing else, if it is
+ * no task switch. */
+__attribute__((noinline)) static const uint8_t *on_switch(struct translator *translator, struct call *call)
+{
+    struct context *context = &translator->context;
+    struct vm *vm = translator->vm;
+    uint64_t before = data_attributes(&vm->vcpu);
+    uint16_t task = vm->vcpu.tr.selector;
+
+    vm->vcpu.eip = call->eip;
+    take_flags(context);
+    if (vcpu_emulate(&vm->vcpu, &call->insn) != OUTCOME_DONE)
+        return on_long_callout(translator, call); /* it has not run */
+    vm->n_exits++;
+    vm->n_instructions++;
+    translator->is_call_done = true;
+    if (must_leave(translator, vm->vcpu.eflags & EFLAGS_IF))
+        return leave_interrupted(translator);
+    note_shadow(translator);
+    if (translator->has_new_paging || data_attributes(&vm->vcpu) != before || vm->vcpu.tr.selector != task)
+        return go_on(translator, call, translator->cache.n_flushes);
+    translator->mode = mode_after_switch(translator, &vm->vcpu);
+    spaces_select(translator);
+    if (translator->mode == MODE_NONE)
+        return leave_interrupted(translator);
+    if (call->insn.sensitive->handler == HANDLE_iret)
+        adapt_note_return(translator);
+    translator->is_code_dropped = false;
+    give_flags(context);
+    notes_give_switch(context);
+    context->table = spaces_table(translator);
+    return go_to_eip(translator);
+}
+
 const uint8_t *translate_on_callout(struct context *context, uint32_t number)
 {
     struct translator *translator = translator_of(context);
@@ -449,6 +493,8 @@ const uint8_t *translate_on_callout(struct context *context, uint32_t number)
     if (call->quick.kind == QUICK_NOT || !translator->is_plain || translator->shadow != SHADOW_NONE ||
         translator->resume_flag != 0)
         return on_long_callout(translator, call);
+    if (call->quick.kind == QUICK_SWITCH)
+        return on_switch(translator, call);
     vm->vcpu.eip = call->eip;
     if (!quick_run(vm, &call->quick))
         return on_long_callout(translator, call);
@@ -481,6 +527,8 @@ static void classify_fault(struct translator *translator, struct vm_exit *exit)
     struct vm *vm = translator->vm;
     uint64_t address = faulting_address(translator);
 
+    if (translator->trapno == EXCEPTION_DE)
+        adapt_note_exception(translator);
     if (translator->trapno != EXCEPTION_PF && translator->trapno != EXCEPTION_GP) {
         *exit = (struct vm_exit){.reason = EXIT_EXCEPTION,
                                  .fault = {.vector = (int16_t)translator->trapno,
@@ -565,6 +613,7 @@ static void translate_run(void *opaque, struct vm_exit *exit)
     serialize(translator);
     meter_set(translator);
     prepare(translator);
+    give_tsc(translator);
     translator->is_code_dropped = false;
     translator->context.target = entry_of(translator, block);
     note_shadow(translator);

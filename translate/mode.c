@@ -59,7 +59,18 @@ static bool may_read_tsc(const struct translator *translator, const struct vcpu 
            vcpu->ops == &machine_vcpu_ops && !(vcpu->cpl == 3 && (vcpu->cr4 & CR4_TSD));
 }
 
-uint32_t mode_of(struct translator *translator, const struct vcpu *vcpu)
+#define DATA_BITS (MODE_FLAT_DS | MODE_FLAT_ES | MODE_FULL_FS | MODE_FULL_GS)
+
+static uint32_t data_bits(const struct segment *segment)
+{
+    return (mode_is_flat(&segment[SEG_DS]) ? MODE_FLAT_DS : 0) |
+           (mode_is_flat(&segment[SEG_ES]) ? MODE_FLAT_ES : 0) |
+           (mode_is_full(&segment[SEG_FS]) || mode_is_none(&segment[SEG_FS]) ? MODE_FULL_FS : 0) |
+           (mode_is_full(&segment[SEG_GS]) || mode_is_none(&segment[SEG_GS]) ? MODE_FULL_GS : 0);
+}
+
+/* All bits but DATA_BITS. */
+static uint32_t other_bits(struct translator *translator, const struct vcpu *vcpu)
 {
     const struct segment *segment = vcpu->segment;
     uint32_t mode = translator->meter != NULL ? MODE_COUNT : 0, number;
@@ -71,20 +82,26 @@ uint32_t mode_of(struct translator *translator, const struct vcpu *vcpu)
         mode |= MODE_USER;
     else if (vcpu->cpl != 0)
         return MODE_NONE; /* rings 1 and 2: IOPL counts, and nobody uses them */
-    if (mode_is_flat(&segment[SEG_DS]))
-        mode |= MODE_FLAT_DS;
-    if (mode_is_flat(&segment[SEG_ES]))
-        mode |= MODE_FLAT_ES;
     if (mode_is_flat(&segment[SEG_SS]) && (segment[SEG_SS].attributes & SEGMENT_DB))
         mode |= MODE_FLAT_SS;
-    if (mode_is_full(&segment[SEG_FS]) || mode_is_none(&segment[SEG_FS]))
-        mode |= MODE_FULL_FS;
-    if (mode_is_full(&segment[SEG_GS]) || mode_is_none(&segment[SEG_GS]))
-        mode |= MODE_FULL_GS;
     if (may_read_tsc(translator, vcpu))
         mode |= MODE_TSC;
     if (!(vcpu->cr0 & (CR0_TS | CR0_EM)))
         mode |= MODE_FPU | (vcpu->cr4 & CR4_OSFXSR ? MODE_SSE : 0);
     number = number_of_code_segment(translator, &segment[SEG_CS]);
     return mode | (number == 0 ? MODE_FLAT_CS : number << MODE_CS_SHIFT);
+}
+
+uint32_t mode_of(struct translator *translator, const struct vcpu *vcpu)
+{
+    uint32_t mode = other_bits(translator, vcpu);
+
+    return mode == MODE_NONE ? MODE_NONE : mode | data_bits(vcpu->segment);
+}
+
+uint32_t mode_after_switch(struct translator *translator, const struct vcpu *vcpu)
+{
+    uint32_t mode = other_bits(translator, vcpu);
+
+    return mode == MODE_NONE ? MODE_NONE : mode | (translator->mode & DATA_BITS);
 }

@@ -72,12 +72,24 @@ void notes_complete(struct context *context, enum segment_index index, const str
     context->segment_windows[index] = context->window + note->window;
 }
 
+static void give_window(struct context *context, enum segment_index index)
+{
+    context->segment_windows[index] =
+        context->window + (mode_is_none(&context->vcpu->segment[index]) ? NOWHERE : 0);
+}
+
 void notes_give_segments(struct context *context)
 {
-    for (unsigned i = 0; i < SEG_COUNT; i++) {
-        const struct segment *segment = &context->vcpu->segment[i];
+    for (unsigned i = 0; i < SEG_COUNT; i++)
+        context->bases[i] = context->vcpu->segment[i].base;
+    give_window(context, SEG_FS);
+    give_window(context, SEG_GS);
+}
 
-        context->bases[i] = segment->base;
-        context->segment_windows[i] = context->window + (mode_is_none(segment) ? NOWHERE : 0);
-    }
+void notes_give_switch(struct context *context)
+{
+    context->bases[SEG_CS] = context->vcpu->segment[SEG_CS].base;
+    context->bases[SEG_SS] = context->vcpu->segment[SEG_SS].base;
+    give_window(context, SEG_FS);
+    give_window(context, SEG_GS);
 }

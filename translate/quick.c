@@ -4,6 +4,8 @@
  * They change neither flags nor anything that decides the mode, so that all of the guest's state may stay
  * where it is.
  *
+ * (INT n, IRET, SYSENTER and SYSEXIT are told apart here, too: of them it is known how they go on.)
+ *
  * Read next: engine.c, which sees to interrupts and to what the device has done.
  */
 #include <Zydis/Zydis.h>
@@ -13,9 +15,15 @@
 
 /* ---- when the block is made ---------------------------------------------------------------------------- */
 
-static bool is_port(const struct insn *insn, enum sensitive_handler handler)
+static bool is_handled_by(const struct insn *insn, enum sensitive_handler handler)
 {
     return insn->sensitive != NULL && insn->sensitive->handler == handler;
+}
+
+static bool is_switch(const struct insn *insn)
+{
+    return is_handled_by(insn, HANDLE_sysenter) || is_handled_by(insn, HANDLE_sysexit) ||
+           is_handled_by(insn, HANDLE_interrupt) || is_handled_by(insn, HANDLE_iret);
 }
 
 /* No high byte: those of the accumulator, and of what drivers use, are low. */
@@ -56,11 +64,13 @@ struct quick quick_of(const struct insn *insn, uint32_t mode)
 {
     const struct operand *to = &insn->operand[0], *from = &insn->operand[1];
 
+    if (is_switch(insn))
+        return (struct quick){.kind = QUICK_SWITCH};
     if ((mode & MODE_USER) || (insn->prefixes & (INSN_LOCK | INSN_REP | INSN_REPNE)))
         return (struct quick){.kind = QUICK_NOT};
-    if (is_port(insn, HANDLE_in))
+    if (is_handled_by(insn, HANDLE_in))
         return quick_port(insn, true);
-    if (is_port(insn, HANDLE_out))
+    if (is_handled_by(insn, HANDLE_out))
         return quick_port(insn, false);
     if (insn->sensitive == NULL && insn->mnemonic == ZYDIS_MNEMONIC_MOV && insn->address_size == 4) {
         if (from->kind == OPERAND_MEMORY)

@@ -173,6 +173,8 @@ void meter_run_out(struct translator *translator, struct vm_exit *exit);
 /* No translated code for this state: one instruction after the other is interpreted. */
 #define MODE_NONE UINT32_MAX
 uint32_t mode_of(struct translator *translator, const struct vcpu *vcpu);
+/* The same if it was translator->mode, and DS, ES, FS and GS are what they were then. */
+uint32_t mode_after_switch(struct translator *translator, const struct vcpu *vcpu);
 
 bool mode_is_flat(const struct segment *segment); /* base 0, and... */
 bool mode_is_full(const struct segment *segment); /* ...no access through it can fail by the segment */
@@ -185,6 +187,8 @@ void notes_take(struct translator *translator, enum segment_index index);
 void notes_complete(struct context *context, enum segment_index index, const struct segment_note *note);
 /* What translated code wants to know of the segment registers. */
 void notes_give_segments(struct context *context);
+/* The same if only CS, SS and the window are others. */
+void notes_give_switch(struct context *context);
 
 /* find.c: the block for vcpu->eip. NULL: *exit is set, or the emulator ran one instruction (EXIT_STEP). */
 struct block *find_block(struct translator *translator, struct vm_exit *exit);
@@ -201,6 +205,9 @@ enum adapted adapt_find(void *translator, uint64_t place);
 bool adapt_to_user_page(struct translator *translator, gva_t address);
 void adapt_note_fault(struct translator *translator, const struct vm_exit *exit);
 void adapt_look_back(struct translator *translator);
+/* The instruction of the last signal has raised an exception that is the guest's own, #DE: one that does so
+ * often becomes a call. */
+void adapt_note_exception(struct translator *translator);
 /* Before a call that is no sensitive instruction: does it still have to be one? false: it always was. */
 bool adapt_note_call(struct translator *translator, struct call *call);
 /* MOVS or STOS, which the emulator repeats page by page. */
