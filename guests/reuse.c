@@ -449,6 +449,52 @@ static void check_device(void)
     verdict("a device's page, memory and nothing by turns");
 }
 
+/* ---- a division that fails ---- */
+
+CODE(divide, "div %ebx")
+
+static unsigned n_divide_errors;
+
+/* The instruction is run again with another divisor. */
+static void on_divide_error(struct trap_frame *frame)
+{
+    n_divide_errors++;
+    fault_frame = *frame;
+    frame->ebx = 7;
+}
+
+static void check_division(void)
+{
+    code *dividing;
+
+    trap_set_handler(VECTOR_DE, on_divide_error);
+    begin();
+    dividing = fresh(divide);
+    for (unsigned i = 0; i < 1000; i++) {
+        bool is_zero = i % 3 == 0, is_large = i % 3 == 1; /* the quotient would be */
+        uint32_t quotient = is_zero ? i / 7 : is_large ? 613566756 + (i + 4) / 7 : 0; /* 2^32 is 4 more */
+        uint32_t remainder = is_zero ? i % 7 : is_large ? (i + 4) % 7 : i;
+        struct registers result;
+
+        probe_registers = (struct registers){.eax = i,
+                                             .ebx = is_zero    ? 0
+                                                    : is_large ? 1
+                                                               : i + 1,
+                                             .edx = is_large};
+        result = probe_kernel(dividing).registers;
+        expect("number of errors", i, n_divide_errors, is_zero || is_large);
+        if (n_divide_errors != 0) {
+            expect("EIP", i, fault_frame.eip, (uintptr_t)dividing);
+            expect("EAX in the handler", i, fault_frame.eax, i);
+            expect("EDX in the handler", i, fault_frame.edx, is_large);
+        }
+        expect("quotient", i, result.eax, quotient);
+        expect("remainder", i, result.edx, remainder);
+        n_divide_errors = 0;
+    }
+    verdict("a division that fails, and one that does not, by turns");
+}
+
 /* ---- the handler is where the instruction would go on ---- */
 
 /* Ring 3 comes to `behind_next` when the store is done, and ring 0 when it has faulted. EDI tells which. */
@@ -532,5 +578,6 @@ void guest_main(void)
     check_code();
     check_spaces();
     check_device();
+    check_division();
     check_handler_behind(); /* does not return */
 }
