@@ -276,7 +276,7 @@ struct vm {
     uint64_t n_timed_instructions, instruction_deadline;
     uint64_t spin_exits, spin_cpu_ns; /* --clock=virtual: when the guest last did something */
     bool deadline_moved;              /* the host timer must be armed again */
-    uint64_t armed_ns;                /* for this host time; 0: it is not armed */
+    uint64_t armed_ns;                /* for this host time; 0: it is not armed, or has struck */
     bool is_input_over;               /* the console has no more input, ever */
     bool single_step;                 /* run() returns EXIT_STEP after each instruction */
     bool timed;                       /* measure host costs for events */

@@ -105,6 +105,7 @@ static void attend(struct vm *vm)
     uint64_t now = machine_now(vm);
 
     vm->attention = 0; /* before the work: what arrives during it must count again */
+    vm->armed_ns = 0;  /* it may have struck; by another clock than ours, that may be a little behind */
     if (vm->profile != NULL)
         profile_attend(vm->profile, vm);
     if (vm->config.poll != NULL)
@@ -137,8 +138,7 @@ static void arm(struct vm *vm, uint64_t host_ns)
 }
 
 /* It will strike in time, if perhaps once for nothing before: that costs less than arming anew for each
- * deadline that moves further away. (One that has struck has set `attention`, and what comes of that is to
- * arm it again.) */
+ * deadline that moves further away. */
 static bool is_armed_by(const struct vm *vm, uint64_t host_ns)
 {
     return host_ns == UINT64_MAX || (vm->armed_ns != 0 && vm->armed_ns <= host_ns);
@@ -148,16 +148,14 @@ static bool is_armed_by(const struct vm *vm, uint64_t host_ns)
  * there the timer only watches for a guest that never exits. */
 static void arm_host_timer(struct vm *vm)
 {
-    uint64_t when;
+    uint64_t when = host_time(vm, next_event(vm));
 
     vm->deadline_moved = false;
     if (vm_is_counted(vm))
         return;
-    when = vm->config.clock == CLOCK_VIRTUAL ? vm->engine->host_ns() + SPIN_CPU_NS
-                                             : host_time(vm, next_event(vm));
-    if (vm->engine->host_ns() >= vm->armed_ns)
-        vm->armed_ns = 0;
-    if (!is_armed_by(vm, when))
+    if (vm->config.clock == CLOCK_VIRTUAL)
+        arm(vm, vm->engine->host_ns() + SPIN_CPU_NS);
+    else if (!is_armed_by(vm, when))
         arm(vm, when);
 }
 
