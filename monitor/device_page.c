@@ -39,11 +39,23 @@ bool device_pages_find(const struct device_pages *pages, gva_t linear, unsigned 
     return true;
 }
 
+static bool is_same(const struct device_page *a, const struct device_page *b)
+{
+    if (a->page != b->page || a->gpa != b->gpa || a->n_levels != b->n_levels ||
+        a->entry_size != b->entry_size || ((a->rights ^ b->rights) & ACCESS_USER))
+        return false;
+    for (unsigned i = 0; i < a->n_levels; i++)
+        if (a->level[i].at != b->level[i].at || a->level[i].entry != b->level[i].entry)
+            return false;
+    return true;
+}
+
 void device_pages_note(struct device_pages *pages, const struct guest_memory *memory, gva_t linear,
                        unsigned kind, const struct walk *walk)
 {
     struct device_page page = {
         .page = (linear >> PAGE_SHIFT) + 1, .rights = kind, .gpa = walk->gpa & ~(gpa_t)PAGE_MASK};
+    struct device_page *old;
 
     if (page.gpa >= SHADOW_RAM_FIRST && page.gpa < EXTENDED_FIRST)
         return;
@@ -64,7 +76,10 @@ void device_pages_note(struct device_pages *pages, const struct guest_memory *me
         page.level[page.n_levels].entry = read_entry(page.level[page.n_levels].at, page.entry_size);
         page.n_levels++;
     }
-    pages->page[slot_of(linear)] = page;
+    old = &pages->page[slot_of(linear)];
+    if (is_same(old, &page)) /* loads and stores by turns */
+        page.rights |= old->rights;
+    *old = page;
 }
 
 void device_pages_forget(struct device_pages *pages)

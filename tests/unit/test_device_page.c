@@ -77,7 +77,9 @@ START_TEST(known_for_what_it_was_found_for)
     ck_assert(is_known(ACCESS_READ));
     ck_assert(!is_known(ACCESS_WRITE)); /* D is not set */
     ck_assert(!is_known(ACCESS_READ | ACCESS_USER));
-    note(ACCESS_READ | ACCESS_WRITE);
+    note(ACCESS_WRITE);
+    ck_assert(!is_known(ACCESS_READ)); /* that was with D clear */
+    note(ACCESS_READ);
     ck_assert(is_known(ACCESS_READ));
     ck_assert(is_known(ACCESS_WRITE));
     device_pages_forget(&pages);
