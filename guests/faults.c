@@ -391,6 +391,49 @@ static void skip_load(void)
     tss.eip += 2;
 }
 
+/* What is wrong with the new task is its own fault, at its first instruction: the switch is done, and neither
+ * it nor what led to it is done again. */
+static struct trap_frame task_fault;
+static unsigned n_task_faults;
+extern uint8_t faulty_entry[], faulty_stack_top[];
+__asm__("faulty_entry:\n"
+        "       iret\n"
+        "       jmp     faulty_entry\n"
+        ".pushsection .bss\n"
+        "       .balign 16\n"
+        "       .skip   4096\n"
+        "faulty_stack_top:\n"
+        ".popsection\n");
+
+static void on_task_fault(struct trap_frame *frame)
+{
+    task_fault = *frame;
+    n_task_faults++;
+}
+
+static void check_task_faults(void)
+{
+    static struct tss faulty;
+    uint64_t good = gdt[SEL_OTHER_TSS / 8];
+    struct trap trap;
+
+    faulty = other_tss;
+    faulty.eip = (uintptr_t)faulty_entry;
+    faulty.esp = (uintptr_t)faulty_stack_top;
+    faulty.eflags = EFLAGS_FIXED;
+    faulty.fs = SEL_BEYOND_GDT;
+    gdt[SEL_OTHER_TSS / 8] = descriptor((uintptr_t)&faulty, sizeof faulty - 1, DESC_TSS);
+    n_task_faults = 0;
+    trap_set_handler(VECTOR_TS, on_task_fault);
+    trap = probe_kernel(int_0x51);
+    trap_set_handler(VECTOR_TS, NULL);
+    gdt[SEL_OTHER_TSS / 8] = good;
+    check_returned("an interrupt to a task with a bad FS", trap);
+    check_equal("#TS: once", n_task_faults, 1);
+    check_equal("#TS: error code", task_fault.error, SEL_BEYOND_GDT & ~3u);
+    check_equal("#TS: in the new task", task_fault.eip, (uintptr_t)faulty_entry);
+}
+
 static uint32_t good_esp0, double_fault_cr2;
 
 static void repair_stack(void)
@@ -427,6 +470,7 @@ static void check_tasks(void)
     check("and the task is not busy", !(gdt[SEL_OTHER_TSS / 8] >> 41 & 1));
     check_returned("a far call to its TSS", probe_kernel(call_task));
     check_equal("is the same task again", task_runs, 2);
+    check_task_faults();
     idt[VECTOR_NP] = gate(SEL_OTHER_TSS, 0, DESC_TASK_GATE);
     gdt[SEL_SPARE / 8] = descriptor(0, 0xffffffff, DESC_DATA & ~DESC_PRESENT);
     probe_registers.eax = SEL_SPARE;

@@ -441,35 +441,61 @@ __attribute__((noinline)) static const uint8_t *after_quick(struct translator *t
     return go_on(translator, call, n_flushes);
 }
 
-/* What a return to an outer ring may change of DS, ES, FS and GS: it makes none of them. */
-static uint64_t data_attributes(const struct vcpu *vcpu)
+/* After INT, IRET, SYSENTER or SYSEXIT. */
+static const uint8_t *go_on_anywhere(struct translator *translator, const struct call *call)
 {
-    return vcpu->segment[SEG_DS].attributes | (uint64_t)vcpu->segment[SEG_ES].attributes << 16 |
-           (uint64_t)vcpu->segment[SEG_FS].attributes << 32 |
-           (uint64_t)vcpu->segment[SEG_GS].attributes << 48;
+    if (must_leave(translator, translator->vm->vcpu.eflags & EFLAGS_IF))
+        return leave_interrupted(translator);
+    note_shadow(translator);
+    return go_on(translator, call, translator->cache.n_flushes);
+}
+
+/* It has not been done; but a task switch faults in the new task, and must not be run again. */
+static const uint8_t *after_failed_switch(struct translator *translator, const struct call *call)
+{
+    struct vm *vm = translator->vm;
+    struct fault fault = vm->vcpu.fault;
+
+    vm->n_exits++;
+    vm->n_instructions += fault.is_trap;
+    translator->is_call_done = fault.is_trap;
+    (void)vcpu_deliver_fault(&vm->vcpu, &fault); /* if it fails the machine has stopped */
+    return go_on_anywhere(translator, call);
+}
+
+struct data_segments {
+    struct segment es, ds, fs, gs;
+};
+
+static struct data_segments data_segments(const struct vcpu *vcpu)
+{
+    return (struct data_segments){vcpu->segment[SEG_ES], vcpu->segment[SEG_DS], vcpu->segment[SEG_FS],
+                                  vcpu->segment[SEG_GS]};
 }
 
 /* Between ring 3 and ring 0, by an instruction: the space is another, CS and SS, and nothing else, if it is
- * no task switch. */
+ * neither a task switch nor a return that takes data segments away. */
 __attribute__((noinline)) static const uint8_t *on_switch(struct translator *translator, struct call *call)
 {
     struct context *context = &translator->context;
     struct vm *vm = translator->vm;
-    uint64_t before = data_attributes(&vm->vcpu);
-    uint16_t task = vm->vcpu.tr.selector;
+    struct data_segments before = data_segments(&vm->vcpu), after;
+    enum outcome outcome;
 
     vm->vcpu.eip = call->eip;
     take_flags(context);
-    if (vcpu_emulate(&vm->vcpu, &call->insn) != OUTCOME_DONE)
-        return on_long_callout(translator, call); /* it has not run */
+    outcome = vcpu_emulate(&vm->vcpu, &call->insn);
+    if (outcome == OUTCOME_FAULT)
+        return after_failed_switch(translator, call);
     vm->n_exits++;
-    vm->n_instructions++;
-    translator->is_call_done = true;
+    vm->n_instructions += outcome == OUTCOME_DONE;
+    translator->is_call_done = outcome == OUTCOME_DONE;
+    after = data_segments(&vm->vcpu);
+    if (outcome != OUTCOME_DONE || translator->has_new_paging || memcmp(&before, &after, sizeof after) != 0)
+        return go_on_anywhere(translator, call);
     if (must_leave(translator, vm->vcpu.eflags & EFLAGS_IF))
         return leave_interrupted(translator);
     note_shadow(translator);
-    if (translator->has_new_paging || data_attributes(&vm->vcpu) != before || vm->vcpu.tr.selector != task)
-        return go_on(translator, call, translator->cache.n_flushes);
     translator->mode = mode_after_switch(translator, &vm->vcpu);
     spaces_select(translator);
     if (translator->mode == MODE_NONE)
