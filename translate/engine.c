@@ -151,7 +151,8 @@ static bool follow_vcpu(struct translator *translator)
 /* ---- ways out of translated code ----------------------------------------------------------------------- */
 
 /* Has the run loop something to do before the guest goes on? interrupt_flag: EFLAGS.IF or 0. */
-static bool must_leave(struct translator *translator, uint32_t interrupt_flag)
+static inline __attribute__((always_inline)) bool must_leave(struct translator *translator,
+                                                             uint32_t interrupt_flag)
 {
     struct context *context = &translator->context;
     struct vm *vm = translator->vm;
@@ -463,35 +464,24 @@ static const uint8_t *after_failed_switch(struct translator *translator, const s
     return go_on_anywhere(translator, call);
 }
 
-struct data_segments {
-    struct segment es, ds, fs, gs;
-};
-
-static struct data_segments data_segments(const struct vcpu *vcpu)
-{
-    return (struct data_segments){vcpu->segment[SEG_ES], vcpu->segment[SEG_DS], vcpu->segment[SEG_FS],
-                                  vcpu->segment[SEG_GS]};
-}
-
 /* Between ring 3 and ring 0, by an instruction: the space is another, CS and SS, and nothing else, if it is
  * neither a task switch nor a return that takes data segments away. */
 __attribute__((noinline)) static const uint8_t *on_switch(struct translator *translator, struct call *call)
 {
     struct context *context = &translator->context;
     struct vm *vm = translator->vm;
-    struct data_segments before = data_segments(&vm->vcpu), after;
     enum outcome outcome;
 
     vm->vcpu.eip = call->eip;
     take_flags(context);
+    vm->vcpu.has_other_data_segments = false;
     outcome = vcpu_emulate(&vm->vcpu, &call->insn);
     if (outcome == OUTCOME_FAULT)
         return after_failed_switch(translator, call);
     vm->n_exits++;
     vm->n_instructions += outcome == OUTCOME_DONE;
     translator->is_call_done = outcome == OUTCOME_DONE;
-    after = data_segments(&vm->vcpu);
-    if (outcome != OUTCOME_DONE || translator->has_new_paging || memcmp(&before, &after, sizeof after) != 0)
+    if (outcome != OUTCOME_DONE || translator->has_new_paging || vm->vcpu.has_other_data_segments)
         return go_on_anywhere(translator, call);
     if (must_leave(translator, vm->vcpu.eflags & EFLAGS_IF))
         return leave_interrupted(translator);

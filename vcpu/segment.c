@@ -140,8 +140,10 @@ void segment_drop_inaccessible(struct vcpu *vcpu, unsigned cpl)
         bool is_conforming = (segment->attributes & (SEGMENT_CODE | SEGMENT_CONFORMING)) ==
                              (SEGMENT_CODE | SEGMENT_CONFORMING);
 
-        if (dpl < cpl && !is_conforming)
-            *segment = (struct segment){0};
+        if (dpl >= cpl || is_conforming)
+            continue;
+        vcpu->has_other_data_segments |= segment->attributes != 0;
+        *segment = (struct segment){0};
     }
 }
 

@@ -339,6 +339,7 @@ enum outcome task_switch(struct vcpu *vcpu, const struct task_switch *task)
 
     tss.attributes = descriptor_attributes(&new_descriptor);
     vcpu->tr = tss;
+    vcpu->has_other_data_segments = true;
     return enter_new_task(vcpu, task, &image);
 }
 

@@ -68,6 +68,9 @@ struct vcpu {
     uint8_t cpl;              /* the virtual one; equals the RPL of CS except while VM or real mode */
     uint8_t interrupt_shadow; /* enum interrupt_shadow: for exactly the next instruction */
     bool halted;              /* HLT executed, waiting for an interrupt */
+    /* DS, ES, FS or GS were loaded by the way: by a task switch, or a return to an outer ring. It is cleared
+     * by whoever wants to know. */
+    bool has_other_data_segments;
     bool nmi_pending, nmi_blocked;
     struct segment segment[SEG_COUNT];
     struct segment ldtr, tr;
