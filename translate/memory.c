@@ -4,9 +4,14 @@
  * Through a flat segment a guest address becomes an address in the window in one of two ways:
  *
  *       [r14 + reg + disp]       fast; but it does not wrap at 4 GiB. What runs over lands in the guard
- * around the window, faults there, and is emulated. So it is for small displacements only. gs: 67 [the same
- * bytes]  wraps as the guest expects, a cycle or two slower: for everything else, and for AH to BH, which no
- * instruction with a REX prefix can name.
+ * around the window, faults there, and is emulated. So it is for small displacements only.
+ *
+ *       gs: 67 [the same bytes]  wraps as the guest expects, a cycle or two slower: for everything else, and
+ * for AH to BH, which no instruction with a REX prefix can name.
+ *
+ * The second is ring 3's alone. GS base is the user's window while the kernel runs, too, since to set it
+ * costs more than all else of a change of rings (12 ns); in the kernel's code it is lea r8d, and [r14 + r8],
+ * and what names AH to BH is left to the emulator (seven instructions of Linux).
  *
  * Through FS or GS with a base (per-processor and thread-local data) it is computed: lea, add the base, [r9
  * + r8]. The sum wraps, since it has 32 bits; r9 is the window, or nowhere while the segment is none. All
@@ -41,6 +46,12 @@ static bool has_base(const struct builder *b, enum segment_index segment)
     return (segment == SEG_FS && (b->mode & MODE_FULL_FS)) || (segment == SEG_GS && (b->mode & MODE_FULL_GS));
 }
 
+/* Is GS base its window? */
+static bool has_gs(const struct builder *b)
+{
+    return (b->mode & MODE_USER) != 0;
+}
+
 bool memory_is_reachable(const struct builder *b, const struct operand *operand, const struct form *form)
 {
     enum segment_index segment = (enum segment_index)operand->mem.segment;
@@ -50,7 +61,7 @@ bool memory_is_reachable(const struct builder *b, const struct operand *operand,
     if (segment == SEG_CS && (operand->access & OPERAND_WRITE))
         return false;
     if (memory_is_flat(b, segment))
-        return !(b->is_split && form->is_high_byte);
+        return has_gs(b) || !form->is_high_byte;
     return has_base(b, segment) && !form->is_high_byte;
 }
 
@@ -118,28 +129,6 @@ static void emit_wrapping(struct emitter *e, const struct form *form, const stru
     }
 }
 
-static void emit_flat(struct emitter *e, const struct form *form, const struct operand *operand,
-                      int32_t displacement)
-{
-    bool is_small = displacement > -SMALL_DISPLACEMENT && displacement < SMALL_DISPLACEMENT;
-
-    if (form->is_high_byte || operand->mem.index >= 0) {
-        emit_wrapping(e, form, operand, displacement);
-    } else if (operand->mem.base >= 0 && is_small) {
-        if (operand->mem.base == RSP)
-            emit_window(e, form, RSP, R14, displacement);
-        else
-            emit_window(e, form, R14, (unsigned)operand->mem.base, displacement);
-    } else if (operand->mem.base < 0 && displacement >= 0) {
-        emit_prefixes(e, form);
-        emit_rex(e, 0, form->reg, 0, R14);
-        emit_opcode(e, form);
-        emit_modrm_base(e, form->reg, R14, displacement);
-    } else {
-        emit_wrapping(e, form, operand, displacement);
-    }
-}
-
 /* mov r9d, reg; bswap r9d; movzx r9d, r9b; mov r9, [r15 + r9 * 8 + windows] */
 void memory_find_window(struct builder *b, unsigned reg)
 {
@@ -179,6 +168,36 @@ void memory_emit_address(struct builder *b, const struct operand *operand, unsig
     }
 }
 
+static void emit_computed(struct builder *b, const struct operand *operand, const struct form *form)
+{
+    unsigned sum = form->reg == R8 ? R10 : R8; /* r8 and r9 are free unless they are the operand */
+
+    memory_emit_address(b, operand, sum);
+    emit_window(&b->e, form, R14, sum, 0);
+}
+
+static void emit_flat(struct builder *b, const struct operand *operand, const struct form *form)
+{
+    int32_t displacement = displacement_of(b, operand);
+    bool is_small = displacement > -SMALL_DISPLACEMENT && displacement < SMALL_DISPLACEMENT;
+    bool has_index = operand->mem.index >= 0;
+
+    if (!form->is_high_byte && !has_index && operand->mem.base == RSP && is_small) {
+        emit_window(&b->e, form, RSP, R14, displacement);
+    } else if (!form->is_high_byte && !has_index && operand->mem.base >= 0 && is_small) {
+        emit_window(&b->e, form, R14, (unsigned)operand->mem.base, displacement);
+    } else if (!form->is_high_byte && !has_index && operand->mem.base < 0 && displacement >= 0) {
+        emit_prefixes(&b->e, form);
+        emit_rex(&b->e, 0, form->reg, 0, R14);
+        emit_opcode(&b->e, form);
+        emit_modrm_base(&b->e, form->reg, R14, displacement);
+    } else if (has_gs(b)) {
+        emit_wrapping(&b->e, form, operand, displacement);
+    } else {
+        emit_computed(b, operand, form);
+    }
+}
+
 void memory_emit(struct builder *b, const struct operand *operand, const struct form *form)
 {
     enum segment_index segment = (enum segment_index)operand->mem.segment;
@@ -190,7 +209,7 @@ void memory_emit(struct builder *b, const struct operand *operand, const struct 
         memory_find_window(b, address);
         emit_window(&b->e, form, R9, address, 0);
     } else if (memory_is_flat(b, segment)) {
-        emit_flat(&b->e, form, operand, displacement_of(b, operand));
+        emit_flat(b, operand, form);
     } else {
         /* r8 and r9 hold the address, so the register operand is neither */
         unsigned sum = form->reg == R8 ? R10 : R8;

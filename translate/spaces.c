@@ -70,11 +70,14 @@ static void *find_free(size_t size)
     return NULL;
 }
 
+static uintptr_t gs_base; /* as it was set last; 0: not by us */
+
 bool spaces_reserve(struct translator *translator, char *error, size_t error_size)
 {
     size_t size = (SHADOW_MAX_SPACES + 1) * WINDOW_STRIDE;
     void *reservation = find_free(size);
 
+    gs_base = 0; /* another engine may have run in this process */
     translator->is_open = reservation != NULL;
     if (reservation == NULL)
         reservation = mmap(NULL, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -334,15 +337,15 @@ static struct space *find_kernel(struct translator *translator, const struct spa
 
 /* ---- the current one ----------------------------------------------------------------------------------- */
 
-/* The monitor has no use for GS: it stays as translated code wants it. */
+/* GS base is the user's window: only ring 3's code reaches for memory by it (memory.c), and the monitor has
+ * no use for it. */
 static void set_gs_base(uintptr_t base)
 {
-    static uintptr_t current;
     static bool is_asked, has_fsgsbase;
 
-    if (base == current)
+    if (base == gs_base)
         return;
-    current = base;
+    gs_base = base;
     if (!is_asked)
         has_fsgsbase = (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE_BIT) != 0;
     is_asked = true;
@@ -400,7 +403,8 @@ static void enter_space(struct translator *translator, struct space *space)
     vm->shadow = space->shadow;
     shadow_note_use(vm->shadow);
     translator->context.window = space->window;
-    set_gs_base(space->window);
+    if (space->key.is_user)
+        set_gs_base(space->window);
     /* the emulator reaches for descriptor tables and stacks with the supervisor's rights while the user runs
      */
     vm->system_shadow = space->key.is_user ? translator->kernel->shadow : NULL;
