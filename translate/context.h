@@ -11,7 +11,7 @@
 #ifndef RING3_TRANSLATE_CONTEXT_H
 #define RING3_TRANSLATE_CONTEXT_H
 
-/* Offsets in struct context and struct vcpu; checked against the structs in engine.c. */
+/* Offsets in struct context and struct vcpu; checked against the structs in state.c. */
 #define CONTEXT_HOST_RSP  0
 #define CONTEXT_VCPU      8
 #define CONTEXT_ATTENTION 16
@@ -120,7 +120,7 @@ extern const char translate_resume_start[], translate_resume_end[], translate_ab
 /* Where handlers go when they have captured the guest's state; eax is the result of translate_enter. */
 extern const char translate_leave_captured[];
 
-/* engine.c: called by enter.S with the guest's state in struct vcpu. NULL: leave translate_enter. */
+/* callout.c: called by enter.S with the guest's state in struct vcpu. NULL: leave translate_enter. */
 const uint8_t *translate_on_lookup(struct context *context);
 const uint8_t *translate_on_link(struct context *context);
 const uint8_t *translate_on_callout(struct context *context, uint32_t number);

@@ -6,7 +6,7 @@
  *
  * (INT n, IRET, SYSENTER and SYSEXIT are told apart here, too: of them it is known how they go on.)
  *
- * Read next: engine.c, which sees to interrupts and to what the device has done.
+ * Read next: callout.c, which sees to interrupts and to what the device has done.
  */
 #include <Zydis/Zydis.h>
 

@@ -145,6 +145,27 @@ struct translator {
     uint64_t cr2;
 };
 
+/* state.c */
+/* EFLAGS from its pieces in the context, and into them. */
+void state_take_flags(struct context *context);
+void state_give_flags(struct context *context);
+/* EFLAGS.IF or 0: may an interrupt be delivered once IF is set? */
+uint32_t state_pending_flag(struct vm *vm);
+/* How translated code makes the guest's TSC of the host's. */
+void state_give_tsc(struct translator *translator);
+/* Everything else in the context that follows from the vcpu. */
+void state_prepare(struct translator *translator);
+/* Does somebody watch exits, so that each must go through the run loop? */
+bool state_is_watched(const struct vm *vm);
+/* Nor measures, nor counts? */
+bool state_is_plain(const struct translator *translator);
+/* Brings space and mode up to date. false: the guest's state has no mode. */
+bool state_follow_vcpu(struct translator *translator);
+void state_note_shadow(struct translator *translator);
+void state_restore_shadow(struct translator *translator);
+const uint8_t *state_entry_of(const struct translator *translator, const struct block *block);
+void state_serialize(struct translator *translator);
+
 /* spaces.c */
 bool spaces_reserve(struct translator *translator, char *error, size_t error_size);
 void spaces_release(struct translator *translator);

@@ -1,0 +1,350 @@
+/*
+ * The ways out of translated code, and back.
+ *
+ * Most calls never reach the run loop: the monitor handles the exit (vm_handle_exit) where it happened and
+ * the guest goes on, unless somebody watches the exits, or something else is to be done first: an interrupt,
+ * a timer, the end.
+ *
+ * Read next: quick.c, find.c.
+ */
+#include <string.h>
+
+#include "monitor/monitor.h"
+#include "translate/translator.h"
+
+static struct translator *translator_of(struct context *context)
+{
+    return (struct translator *)((char *)context - offsetof(struct translator, context));
+}
+
+/* Has the run loop something to do before the guest goes on? interrupt_flag: EFLAGS.IF or 0. */
+static inline __attribute__((always_inline)) bool must_leave(struct translator *translator,
+                                                             uint32_t interrupt_flag)
+{
+    struct context *context = &translator->context;
+    struct vm *vm = translator->vm;
+
+    context->pending = state_pending_flag(vm);
+    return vm_is_stopped(vm) || vm->vcpu.halted || vm->attention || vm->deadline_moved ||
+           (context->pending & interrupt_flag) || (vm->vcpu.nmi_pending && vcpu_accepts_nmi(&vm->vcpu));
+}
+
+static const uint8_t *leave_with(struct translator *translator, const struct vm_exit *exit)
+{
+    translator->exit = *exit;
+    state_give_flags(&translator->context); /* translate_run takes them */
+    return NULL;
+}
+
+static const uint8_t *leave_interrupted(struct translator *translator)
+{
+    return leave_with(translator, &(struct vm_exit){.reason = EXIT_INTERRUPTED});
+}
+
+static const uint8_t *look_up(struct translator *translator)
+{
+    struct vm_exit exit;
+    struct block *block = find_block(translator, &exit);
+
+    if (block == NULL)
+        return leave_with(translator, &exit);
+    spaces_note_target(translator, block->eip, block);
+    state_serialize(translator);
+    return state_entry_of(translator, block);
+}
+
+/* As a direct jump to another page does: the entry that the table has for EIP checks it, and comes back if it
+ * is another's. */
+static const uint8_t *go_to_eip(struct translator *translator)
+{
+    const struct cache *cache = &translator->cache;
+    uint32_t slot = translator->context.table[direct_slot(translator->vm->vcpu.eip)];
+
+    if (slot == 0)
+        return look_up(translator);
+    state_serialize(translator);
+    return cache->executable + slot;
+}
+
+static const uint8_t *on_lookup(struct translator *translator)
+{
+    state_take_flags(&translator->context);
+    meter_read(translator);
+    if (must_leave(translator, translator->context.interrupt_flag))
+        return leave_interrupted(translator);
+    return look_up(translator);
+}
+
+/* A direct jump within a page finds its target: from now on it goes there by itself. */
+static const uint8_t *on_link(struct translator *translator)
+{
+    const struct context *context = &translator->context;
+    const struct cache *cache = &translator->cache;
+    uint64_t n_flushes = cache->n_flushes;
+    const uint8_t *host = on_lookup(translator);
+    const struct block *from, *to;
+
+    if (host == NULL || cache->n_flushes != n_flushes)
+        return host;
+    from = cache_block_at(cache, context->site - 1);
+    to = cache_block_at(cache, host);
+    if (from == NULL || to == NULL || from->is_dead || from->second_rpn != 0)
+        return host;
+    if (to->second_rpn != 0 || from->place >> PAGE_SHIFT != to->place >> PAGE_SHIFT) {
+        int32_t displacement;
+
+        memcpy(&displacement, context->site - sizeof displacement, sizeof displacement);
+        build_unlink(cache->writable + (context->site + displacement - cache->executable), to->eip);
+    } else {
+        emit_patch(cache->writable + (context->site - 4 - cache->executable),
+                   cache->writable + (host - cache->executable));
+    }
+    translator->cache.is_written = true;
+    state_serialize(translator);
+    return host;
+}
+
+/* x87 state is in the CPU while XMM registers are in the vcpu; the emulator wants all of it there. */
+static void take_fpu(struct translator *translator)
+{
+    _Alignas(16) uint8_t image[512];
+
+    __asm__ volatile("fxsave64 %0" : "=m"(image));
+    memcpy(translator->context.fxsave, image, FXSAVE_XMM);
+    frame_repair_fxsave(translator);
+}
+
+static void give_fpu(struct translator *translator)
+{
+    __asm__ volatile("fxrstor64 (%0)" : : "r"(translator->context.fxsave) : "memory");
+}
+
+/* (A fault's handler may be there, too.) */
+static bool is_next(const struct translator *translator, const struct call *call, uint64_t n_flushes)
+{
+    return translator->cache.n_flushes == n_flushes && !translator->is_code_dropped &&
+           !call->block->is_dead && translator->vm->vcpu.eip == call->eip + call->insn.length &&
+           translator->is_call_done && !meter_is_low(translator);
+}
+
+/* Behind the call, if the code there is still what the guest would run next. */
+static const uint8_t *go_on(struct translator *translator, const struct call *call, uint64_t n_flushes)
+{
+    uint32_t mode = translator->mode;
+    const struct space *space = translator->space;
+    bool may_resume = is_next(translator, call, n_flushes);
+
+    translator->is_code_dropped = false;
+    meter_set(translator);
+    if (may_resume && call->keeps_mode) {
+        state_give_flags(&translator->context);
+        return call->resume;
+    }
+    if (!state_follow_vcpu(translator)) /* which may empty the cache (mode.c) */
+        return leave_interrupted(translator);
+    may_resume = may_resume && translator->cache.n_flushes == n_flushes;
+    if (call->insn.sensitive != NULL && call->insn.sensitive->handler == HANDLE_iret)
+        adapt_note_return(translator);
+    state_prepare(translator);
+    if (may_resume && mode == translator->mode && space == translator->space)
+        return call->resume;
+    return go_to_eip(translator);
+}
+
+/* The same after a quiet instruction: of what translated code relies on it can only have changed segments. */
+static const uint8_t *go_on_quietly(struct translator *translator, const struct call *call,
+                                    uint64_t n_flushes)
+{
+    if (mode_of(translator, &translator->vm->vcpu) != translator->mode || /* it may empty the cache, too */
+        !is_next(translator, call, n_flushes))
+        return go_on(translator, call, n_flushes);
+    meter_set(translator);
+    notes_give_segments(&translator->context);
+    state_give_flags(&translator->context);
+    return call->resume;
+}
+
+/* The monitor's way to handle an exit, without what this instruction cannot need. false: it did not run (a
+ * fault changes nothing), and the whole way is to be gone. */
+static bool run_quietly(struct vm *vm, const struct call *call)
+{
+    if (vm->n_observers != 0 || vm->attention || vcpu_emulate(&vm->vcpu, &call->insn) != OUTCOME_DONE)
+        return false;
+    vm->n_exits++;
+    vm->n_instructions++;
+    return true;
+}
+static void note_load(struct translator *translator, const struct call *call)
+{
+    if (call->loads_segment && translator->vm->vcpu.eip == call->eip + call->insn.length)
+        notes_take(translator, call->insn.operand[0].reg.index);
+}
+
+static const uint8_t *on_callout(struct translator *translator, struct call *call)
+{
+    struct vm *vm = translator->vm;
+    struct vm_exit exit = {.reason = EXIT_SENSITIVE, .insn = &call->insn};
+    uint64_t n_flushes = translator->cache.n_flushes;
+    bool is_fpu = call->insn.sensitive != NULL && call->insn.sensitive->handler == HANDLE_fpu;
+    uint64_t n_instructions;
+    bool is_adapted = false;
+
+    vm->vcpu.eip = call->eip;
+    state_take_flags(&translator->context);
+    meter_read(translator);
+    state_restore_shadow(translator);
+    if (call->insn.sensitive != NULL)
+        translator->counts.sensitive++;
+    else
+        translator->counts.memory++;
+    if (call->insn.sensitive == NULL && vm->n_watchers == 0)
+        is_adapted = adapt_note_call(translator, call);
+    if (state_is_watched(vm))
+        return leave_with(translator, &exit);
+    if (call->is_quiet && run_quietly(vm, call)) {
+        translator->is_call_done = true;
+        note_load(translator, call);
+        return go_on_quietly(translator, call, n_flushes);
+    }
+    if (is_fpu)
+        take_fpu(translator);
+    n_instructions = vm->n_instructions;
+    vm->maps_by_itself = is_adapted;
+    vm_handle_exit(vm, &exit);
+    vm->maps_by_itself = false;
+    translator->is_call_done = vm->n_instructions != n_instructions;
+    note_load(translator, call);
+    if (is_fpu)
+        give_fpu(translator);
+    if (call->insn.sensitive != NULL && call->insn.sensitive->handler == HANDLE_msr)
+        state_give_tsc(translator);
+    if (must_leave(translator, vm->vcpu.eflags & EFLAGS_IF))
+        return leave_interrupted(translator);
+    state_note_shadow(translator);
+    return go_on(translator, call, n_flushes);
+}
+
+const uint8_t *translate_on_lookup(struct context *context)
+{
+    struct translator *translator = translator_of(context);
+    uint64_t began = measure_begin(translator);
+    const uint8_t *host = on_lookup(translator);
+
+    translator->counts.lookups++;
+    measure_end(translator, &translator->counts.find_ns, began);
+    return host;
+}
+
+const uint8_t *translate_on_link(struct context *context)
+{
+    struct translator *translator = translator_of(context);
+    uint64_t began = measure_begin(translator);
+    const uint8_t *host = on_link(translator);
+
+    translator->counts.links++;
+    measure_end(translator, &translator->counts.find_ns, began);
+    return host;
+}
+
+/* Kept out of the short way, for its sake. */
+__attribute__((noinline)) static const uint8_t *on_long_callout(struct translator *translator,
+                                                                struct call *call)
+{
+    uint64_t began = measure_begin(translator);
+    const uint8_t *host = on_callout(translator, call);
+
+    measure_end(translator, &translator->counts.call_ns, began);
+    return host;
+}
+
+/* After a call that went the short way, if that has done more than the instruction says. */
+__attribute__((noinline)) static const uint8_t *after_quick(struct translator *translator,
+                                                            const struct call *call, uint64_t n_flushes)
+{
+    state_take_flags(&translator->context);
+    if (must_leave(translator, translator->vm->vcpu.eflags & EFLAGS_IF))
+        return leave_interrupted(translator);
+    return go_on(translator, call, n_flushes);
+}
+
+/* After INT, IRET, SYSENTER or SYSEXIT. */
+static const uint8_t *go_on_anywhere(struct translator *translator, const struct call *call)
+{
+    if (must_leave(translator, translator->vm->vcpu.eflags & EFLAGS_IF))
+        return leave_interrupted(translator);
+    state_note_shadow(translator);
+    return go_on(translator, call, translator->cache.n_flushes);
+}
+
+/* It has not been done; but a task switch faults in the new task, and must not be run again. */
+static const uint8_t *after_failed_switch(struct translator *translator, const struct call *call)
+{
+    struct vm *vm = translator->vm;
+    struct fault fault = vm->vcpu.fault;
+
+    vm->n_exits++;
+    vm->n_instructions += fault.is_trap;
+    translator->is_call_done = fault.is_trap;
+    (void)vcpu_deliver_fault(&vm->vcpu, &fault); /* if it fails the machine has stopped */
+    return go_on_anywhere(translator, call);
+}
+
+/* Between ring 3 and ring 0, by an instruction: the space is another, CS and SS, and nothing else, if it is
+ * neither a task switch nor a return that takes data segments away. */
+__attribute__((noinline)) static const uint8_t *on_switch(struct translator *translator, struct call *call)
+{
+    struct context *context = &translator->context;
+    struct vm *vm = translator->vm;
+    enum outcome outcome;
+
+    vm->vcpu.eip = call->eip;
+    state_take_flags(context);
+    vm->vcpu.has_other_data_segments = false;
+    outcome = vcpu_emulate(&vm->vcpu, &call->insn);
+    if (outcome == OUTCOME_FAULT)
+        return after_failed_switch(translator, call);
+    vm->n_exits++;
+    vm->n_instructions += outcome == OUTCOME_DONE;
+    translator->is_call_done = outcome == OUTCOME_DONE;
+    if (outcome != OUTCOME_DONE || translator->has_new_paging || vm->vcpu.has_other_data_segments)
+        return go_on_anywhere(translator, call);
+    if (must_leave(translator, vm->vcpu.eflags & EFLAGS_IF))
+        return leave_interrupted(translator);
+    state_note_shadow(translator);
+    translator->mode = mode_after_switch(translator, &vm->vcpu);
+    spaces_select(translator);
+    if (translator->mode == MODE_NONE)
+        return leave_interrupted(translator);
+    if (call->insn.sensitive->handler == HANDLE_iret)
+        adapt_note_return(translator);
+    translator->is_code_dropped = false;
+    state_give_flags(context);
+    notes_give_switch(context);
+    context->table = spaces_table(translator);
+    return go_to_eip(translator);
+}
+
+const uint8_t *translate_on_callout(struct context *context, uint32_t number)
+{
+    struct translator *translator = translator_of(context);
+    struct vm *vm = translator->vm;
+    struct call *call = &translator->cache.calls[number];
+    uint64_t n_flushes = translator->cache.n_flushes;
+
+    if (call->quick.kind == QUICK_NOT || !translator->is_plain || translator->shadow != SHADOW_NONE ||
+        translator->resume_flag != 0)
+        return on_long_callout(translator, call);
+    if (call->quick.kind == QUICK_SWITCH)
+        return on_switch(translator, call);
+    vm->vcpu.eip = call->eip;
+    if (!quick_run(vm, &call->quick))
+        return on_long_callout(translator, call);
+    vm->vcpu.eip += call->insn.length;
+    vm->n_exits++;
+    vm->n_instructions++;
+    call->was_quick = true;
+    translator->is_call_done = true;
+    if (must_leave(translator, context->interrupt_flag) || !is_next(translator, call, n_flushes))
+        return after_quick(translator, call, n_flushes);
+    return call->resume;
+}
