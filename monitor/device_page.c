@@ -53,27 +53,26 @@ static bool is_same(const struct device_page *a, const struct device_page *b)
 void device_pages_note(struct device_pages *pages, const struct guest_memory *memory, gva_t linear,
                        unsigned kind, const struct walk *walk)
 {
-    struct device_page page = {
-        .page = (linear >> PAGE_SHIFT) + 1, .rights = kind, .gpa = walk->gpa & ~(gpa_t)PAGE_MASK};
-    struct device_page *old;
+    /* PAE: the registers are the first level, and are forgotten with CR3 */
+    bool is_wide = walk->n_levels != 0 && walk->level[0].is_register;
+    unsigned entry_size = is_wide ? sizeof(uint64_t) : sizeof(uint32_t);
+    struct device_page *old, page = {.page = (linear >> PAGE_SHIFT) + 1,
+                                     .rights = kind,
+                                     .gpa = walk->gpa & ~(gpa_t)PAGE_MASK,
+                                     .entry_size = entry_size};
 
     if (page.gpa >= SHADOW_RAM_FIRST && page.gpa < EXTENDED_FIRST)
         return;
-    for (unsigned i = 0; i < walk->n_levels; i++) {
-        const struct walk_level *level = &walk->level[i];
-        uint32_t rpn = memory_rpn(memory, level->address);
+    for (unsigned i = is_wide; i < walk->n_levels; i++) {
+        gpa_t address = walk->level[i].address;
+        uint32_t rpn = memory_rpn(memory, address);
+        const uint8_t *at;
 
-        if (level->is_register) { /* PAE: forgotten with CR3 */
-            page.entry_size = sizeof(uint64_t);
-            continue;
-        }
-        if (page.entry_size == 0)
-            page.entry_size = sizeof(uint32_t);
-        if (rpn == RPN_NONE || level->address < EXTENDED_FIRST)
+        if (rpn == RPN_NONE || address < EXTENDED_FIRST)
             return;
-        page.level[page.n_levels].at =
-            memory->hva + ((uint64_t)rpn << PAGE_SHIFT) + (level->address & PAGE_MASK);
-        page.level[page.n_levels].entry = read_entry(page.level[page.n_levels].at, page.entry_size);
+        at = memory->hva + ((uint64_t)rpn << PAGE_SHIFT) + (address & PAGE_MASK);
+        page.level[page.n_levels].at = at;
+        page.level[page.n_levels].entry = read_entry(at, entry_size);
         page.n_levels++;
     }
     old = &pages->page[slot_of(linear)];
