@@ -41,13 +41,9 @@ bool device_pages_find(const struct device_pages *pages, gva_t linear, unsigned 
 
 static bool is_same(const struct device_page *a, const struct device_page *b)
 {
-    if (a->page != b->page || a->gpa != b->gpa || a->n_levels != b->n_levels ||
-        a->entry_size != b->entry_size || ((a->rights ^ b->rights) & ACCESS_USER))
-        return false;
-    for (unsigned i = 0; i < a->n_levels; i++)
-        if (a->level[i].at != b->level[i].at || a->level[i].entry != b->level[i].entry)
-            return false;
-    return true;
+    return a->page == b->page && a->gpa == b->gpa && a->n_levels == b->n_levels &&
+           a->entry_size == b->entry_size && ((a->rights ^ b->rights) & ACCESS_USER) == 0 &&
+           memcmp(a->level, b->level, sizeof a->level) == 0; /* those not in use are 0 */
 }
 
 void device_pages_note(struct device_pages *pages, const struct guest_memory *memory, gva_t linear,
@@ -56,10 +52,11 @@ void device_pages_note(struct device_pages *pages, const struct guest_memory *me
     /* PAE: the registers are the first level, and are forgotten with CR3 */
     bool is_wide = walk->n_levels != 0 && walk->level[0].is_register;
     unsigned entry_size = is_wide ? sizeof(uint64_t) : sizeof(uint32_t);
-    struct device_page *old, page = {.page = (linear >> PAGE_SHIFT) + 1,
-                                     .rights = kind,
-                                     .gpa = walk->gpa & ~(gpa_t)PAGE_MASK,
-                                     .entry_size = entry_size};
+    struct device_page *old;
+    struct device_page page = {.page = (linear >> PAGE_SHIFT) + 1,
+                               .rights = kind,
+                               .gpa = walk->gpa & ~(gpa_t)PAGE_MASK,
+                               .entry_size = entry_size};
 
     if (page.gpa >= SHADOW_RAM_FIRST && page.gpa < EXTENDED_FIRST)
         return;
@@ -68,7 +65,7 @@ void device_pages_note(struct device_pages *pages, const struct guest_memory *me
         uint32_t rpn = memory_rpn(memory, address);
         const uint8_t *at;
 
-        if (rpn == RPN_NONE || address < EXTENDED_FIRST)
+        if (page.n_levels == DEVICE_PAGE_LEVELS || rpn == RPN_NONE || address < EXTENDED_FIRST)
             return;
         at = memory->hva + ((uint64_t)rpn << PAGE_SHIFT) + (address & PAGE_MASK);
         page.level[page.n_levels].at = at;

@@ -10,7 +10,8 @@
 
 #include "shadowpt/shadowpt.h"
 
-#define DEVICE_PAGES 16u
+#define DEVICE_PAGES       16u
+#define DEVICE_PAGE_LEVELS 2u /* in memory: page directory and page table */
 
 struct device_page {
     uint32_t page;   /* of linear addresses, + 1; 0: none */
@@ -19,7 +20,7 @@ struct device_page {
     struct {
         const uint8_t *at; /* in guest memory */
         uint64_t entry;
-    } level[2];
+    } level[DEVICE_PAGE_LEVELS];
     unsigned n_levels, entry_size;
 };
 
