@@ -41,7 +41,7 @@ bool device_pages_find(const struct device_pages *pages, gva_t linear, unsigned 
 
 static bool is_same(const struct device_page *a, const struct device_page *b)
 {
-    return a->page == b->page && a->gpa == b->gpa && a->n_levels == b->n_levels &&
+    return a->page == b->page && a->epoch == b->epoch && a->gpa == b->gpa && a->n_levels == b->n_levels &&
            a->entry_size == b->entry_size && ((a->rights ^ b->rights) & ACCESS_USER) == 0 &&
            memcmp(a->level, b->level, sizeof a->level) == 0; /* those not in use are 0 */
 }
@@ -54,6 +54,7 @@ void device_pages_note(struct device_pages *pages, const struct guest_memory *me
     unsigned entry_size = is_wide ? sizeof(uint64_t) : sizeof(uint32_t);
     struct device_page *old;
     struct device_page page = {.page = (linear >> PAGE_SHIFT) + 1,
+                               .epoch = pages->epoch,
                                .rights = kind,
                                .gpa = walk->gpa & ~(gpa_t)PAGE_MASK,
                                .entry_size = entry_size};
@@ -80,6 +81,6 @@ void device_pages_note(struct device_pages *pages, const struct guest_memory *me
 
 void device_pages_forget(struct device_pages *pages)
 {
-    for (unsigned i = 0; i < DEVICE_PAGES; i++)
-        pages->page[i].page = 0;
+    if (++pages->epoch == 0) /* those of long ago would come back */
+        *pages = (struct device_pages){.epoch = 1};
 }

@@ -15,6 +15,7 @@
 
 struct device_page {
     uint32_t page;   /* of linear addresses, + 1; 0: none */
+    unsigned epoch;  /* it holds in */
     unsigned rights; /* what it was found for: ACCESS_READ, ACCESS_WRITE, and ACCESS_USER or not */
     gpa_t gpa;
     struct {
@@ -26,12 +27,15 @@ struct device_page {
 
 struct device_pages {
     struct device_page page[DEVICE_PAGES];
+    unsigned epoch; /* another one begins when all are forgotten */
 };
 
 /* Has any walk for this page ended at a device? */
 static inline bool device_pages_has(const struct device_pages *pages, gva_t linear)
 {
-    return pages->page[(linear >> PAGE_SHIFT) % DEVICE_PAGES].page == (linear >> PAGE_SHIFT) + 1;
+    const struct device_page *page = &pages->page[(linear >> PAGE_SHIFT) % DEVICE_PAGES];
+
+    return page->page == (linear >> PAGE_SHIFT) + 1 && page->epoch == pages->epoch;
 }
 /* Is the device's address known, for this kind of access (ACCESS_READ or ACCESS_WRITE, and ACCESS_USER)?
  * Accesses that cross into the next page are the caller's to keep away. */
