@@ -237,7 +237,7 @@ static enum outcome machine_memory(struct vcpu *vcpu, gva_t linear, void *buf, u
 }
 
 /* (Where it is not for `reach` the access follows, so A and D are set in any case.) */
-static uint8_t *machine_reach(struct vcpu *vcpu, gva_t linear, unsigned kind)
+static uint8_t *find_bytes(struct vcpu *vcpu, gva_t linear, unsigned kind)
 {
     struct vm *vm = vcpu->machine;
     uint8_t *hva = mapped(vm, linear, kind);
@@ -254,6 +254,16 @@ static uint8_t *machine_reach(struct vcpu *vcpu, gva_t linear, unsigned kind)
     if (rpn == RPN_NONE || ((kind & ACCESS_WRITE) && vm->memory.page_flags[rpn] != 0))
         return NULL;
     return vm->memory.hva + ((uint64_t)rpn << PAGE_SHIFT) + (linear & PAGE_MASK);
+}
+
+static uint8_t *machine_reach(struct vcpu *vcpu, gva_t linear, unsigned kind)
+{
+    struct vm *vm = vcpu->machine;
+    uint8_t *hva = find_bytes(vcpu, linear, kind);
+
+    if (hva != NULL && (kind & ACCESS_WRITE))
+        memory_will_fill(&vm->memory, (uint32_t)((size_t)(hva - vm->memory.hva) >> PAGE_SHIFT));
+    return hva;
 }
 
 static void machine_physical_read(struct vcpu *vcpu, gpa_t gpa, void *buf, unsigned size)

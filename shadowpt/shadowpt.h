@@ -73,6 +73,10 @@ struct guest_memory {
     gpa_t closed_bits; /* of the CPU's physical addresses, that the A20 gate keeps at 0; only walks see it */
     struct memory_code_listener code_listener; /* all NULL: nobody has translations */
     struct shadow_set *shadows;                /* the spaces over this memory; NULL until there is one */
+    struct {
+        uint32_t last, n_in_a_row; /* rpn of the page filled last, and how many before it were neighbours */
+        uint32_t first, end;       /* the host has these ready */
+    } filling;
 };
 
 /* RAM of `ram_size` bytes (a multiple of 4 KiB, 1 MiB to MEMORY_MAX_RAM) with the PC's holes, and `rom_size`
@@ -85,6 +89,9 @@ void memory_destroy(struct guest_memory *memory);
 void memory_set_shadow_ram(struct guest_memory *memory, gpa_t gpa, uint64_t size, unsigned shadow_ram);
 /* All RAM as at power-on: zero. */
 void memory_clear_ram(struct guest_memory *memory);
+/* This page is about to be filled, as those of memory that a guest begins to use: when that goes on from page
+ * to page the host is asked for some ahead. */
+void memory_will_fill(struct guest_memory *memory, uint32_t rpn);
 /* The page behind an address, or RPN_NONE: no RAM or ROM there. */
 uint32_t memory_rpn(const struct guest_memory *memory, gpa_t gpa);
 gpa_t memory_gpa(const struct guest_memory *memory, uint32_t rpn);

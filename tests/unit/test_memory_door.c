@@ -3,6 +3,7 @@
 #include <check.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "shadowpt/shadowpt.h"
 
@@ -277,6 +278,43 @@ START_TEST(ram_is_cleared_and_rom_stays)
 }
 END_TEST
 
+static unsigned n_resident(uint32_t first, uint32_t end)
+{
+    unsigned char resident[4096];
+    unsigned n = 0;
+
+    ck_assert_int_eq(
+        mincore(memory.hva + ((size_t)first << PAGE_SHIFT), (size_t)(end - first) << PAGE_SHIFT, resident),
+        0);
+    for (uint32_t i = 0; i < end - first; i++)
+        n += resident[i] & 1;
+    return n;
+}
+
+/* Twice, since the memory is given back in between; and to the end of RAM, which is not passed. */
+START_TEST(memory_that_is_filled_is_there_ahead)
+{
+    const uint32_t end = 16 * MIB >> PAGE_SHIFT;
+
+    if (madvise(memory.hva, PAGE_SIZE, MADV_POPULATE_WRITE) != 0)
+        return; /* Linux before 5.14 */
+    for (unsigned round = 0; round < 2; round++) {
+        for (uint32_t rpn = 0x800; rpn < 0x840; rpn += 2) {
+            memory_will_fill(&memory, rpn);
+            memory_will_fill(&memory, rpn);
+        }
+        for (uint32_t rpn = 0x400; rpn < 0x408; rpn++)
+            memory_will_fill(&memory, rpn);
+        ck_assert_uint_eq(n_resident(0x100, end), 0);
+        for (uint32_t rpn = end - 40; rpn < end; rpn++)
+            memory_will_fill(&memory, rpn);
+        ck_assert_uint_eq(n_resident(end - 40 + 16, end), 24);
+        ck_assert_uint_eq(n_resident(0x100, end), 24);
+        memory_clear_ram(&memory);
+    }
+}
+END_TEST
+
 static Suite *memory_suite(void)
 {
     Suite *suite = suite_create("memory_door");
@@ -294,6 +332,7 @@ static Suite *memory_suite(void)
     tcase_add_test(usual, rom_is_copied_to_the_ram_below_it);
     tcase_add_test(usual, every_mix_of_shadows_has_room);
     tcase_add_test(usual, ram_is_cleared_and_rom_stays);
+    tcase_add_test(usual, memory_that_is_filled_is_there_ahead);
     suite_add_tcase(suite, usual);
     tcase_add_test(sizes, sizes_are_checked);
     tcase_add_test(sizes, smallest_memory_has_no_extended_region);
