@@ -346,16 +346,30 @@ static void rtc_write_register(struct mc146818 *rtc, unsigned index, uint8_t val
     }
 }
 
-static uint8_t rtc_read_register(struct mc146818 *rtc, unsigned index, uint64_t now)
+/* "Cleared by a read", and the interrupt with it. */
+static uint8_t rtc_read_flags(struct mc146818 *rtc)
+{
+    uint8_t flags;
+
+    rtc_advance(rtc, clock_now(rtc->clock));
+    rtc_drive(rtc);
+    flags = rtc->ram[RTC_C];
+    rtc->ram[RTC_C] = 0;
+    rtc_drive(rtc);
+    return flags;
+}
+
+/* What happens meanwhile shows in register C alone; that it raises the line is its timer's business. */
+static uint8_t rtc_read_register(struct mc146818 *rtc, unsigned index)
 {
     uint8_t value = rtc->ram[index];
 
     if (index == RTC_A)
-        return value | (rtc_is_updating(rtc, now) ? A_UIP : 0);
+        return value | (rtc_is_updating(rtc, clock_now(rtc->clock)) ? A_UIP : 0);
     if (index == RTC_C)
-        rtc->ram[RTC_C] = 0; /* "cleared by a read", and the interrupt with it */
-    else if (register_is_time(index) && !rtc_is_held(rtc))
-        return rtc_time_register(rtc, index, rtc_unix_time(rtc, now));
+        return rtc_read_flags(rtc);
+    if (register_is_time(index) && !rtc_is_held(rtc))
+        return rtc_time_register(rtc, index, rtc_unix_time(rtc, clock_now(rtc->clock)));
     return value;
 }
 
@@ -374,26 +388,13 @@ static void rtc_write(void *device, uint32_t offset, unsigned size, uint32_t val
     rtc_drive(rtc);
 }
 
-/* What happens meanwhile shows in register C alone; that it raises the line is its timer's business. */
 static uint32_t rtc_read(void *device, uint32_t offset, unsigned size)
 {
     struct mc146818 *rtc = device;
-    unsigned index = rtc->index;
-    uint64_t now;
-    uint8_t value;
     (void)size;
 
-    if (offset == 0)
-        return 0xff; /* the index register can only be written */
-    if (index != RTC_A && index != RTC_C && !register_is_time(index))
-        return rtc->ram[index];
-    now = clock_now(rtc->clock);
-    if (index != RTC_C)
-        return rtc_read_register(rtc, index, now);
-    rtc_advance(rtc, now);
-    value = rtc_read_register(rtc, RTC_C, now);
-    rtc_drive(rtc);
-    return value;
+    /* the index register can only be written */
+    return offset == 0 ? 0xff : rtc_read_register(rtc, rtc->index);
 }
 
 const struct bus_device_ops mc146818_ops = {.read = rtc_read, .write = rtc_write, .max_size = 1};

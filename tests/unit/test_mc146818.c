@@ -253,6 +253,21 @@ START_TEST(the_periodic_interrupt)
 }
 END_TEST
 
+/* The guest looks when the interrupt is due, and the timer has not run yet. */
+START_TEST(a_read_ahead_of_the_timer)
+{
+    out(RTC_A, 0x26);
+    in(RTC_C);
+    out(RTC_B, 0x42);
+    fake.now = clock_next_deadline(&fake.clock);
+    ck_assert(!irq8);
+    ck_assert_uint_eq(in(RTC_C)&0xc0, 0xc0);
+    ck_assert(!irq8);
+    ck_assert_uint_eq(in(RTC_C), 0);
+    ck_assert_uint_gt(clock_next_deadline(&fake.clock), fake.now);
+}
+END_TEST
+
 START_TEST(the_alarm)
 {
     out(RTC_HOURS_ALARM, 0x13);
@@ -400,6 +415,7 @@ int main(void)
     tcase_add_test(tests, nonsense_becomes_some_date);
     tcase_add_test(tests, the_update_interrupt);
     tcase_add_test(tests, the_periodic_interrupt);
+    tcase_add_test(tests, a_read_ahead_of_the_timer);
     tcase_add_test(tests, the_alarm);
     tcase_add_test(tests, an_alarm_of_tomorrow_and_of_the_twelve_hour_dial);
     tcase_add_test(tests, flags_are_set_without_interrupts_too);
