@@ -140,15 +140,20 @@ bool adapt_to_user_page(struct translator *translator, gva_t address)
     return true;
 }
 
+bool adapt_decode(const struct translator *translator, uint64_t place, struct insn *insn)
+{
+    size_t n = PAGE_SIZE - (size_t)(place & PAGE_MASK);
+
+    return decode_insn(translator->vm->memory.hva + place, n < INSN_MAX_LENGTH ? n : INSN_MAX_LENGTH, 4,
+                       insn) == DECODE_OK;
+}
+
 /* A string instruction has one fault for many bytes, and the next time it copies something else. */
 static bool is_string_at(const struct translator *translator, uint64_t place)
 {
-    size_t n = PAGE_SIZE - (size_t)(place & PAGE_MASK);
     struct insn insn;
 
-    return decode_insn(translator->vm->memory.hva + place, n < INSN_MAX_LENGTH ? n : INSN_MAX_LENGTH, 4,
-                       &insn) == DECODE_OK &&
-           is_string(&insn);
+    return adapt_decode(translator, place, &insn) && is_string(&insn);
 }
 
 void adapt_look_back(struct translator *translator)
@@ -174,7 +179,6 @@ void adapt_look_back(struct translator *translator)
 void adapt_note_exception(struct translator *translator)
 {
     uint64_t place = translator->place - 1;
-    size_t n = PAGE_SIZE - (size_t)(place & PAGE_MASK);
     struct adaptation *adaptation;
     struct insn insn;
 
@@ -184,9 +188,7 @@ void adapt_note_exception(struct translator *translator)
     if (adaptation == NULL || adaptation->as != ADAPTED_NOT || ++adaptation->n_emulated < EMULATED_OFTEN)
         return;
     adaptation->n_emulated = 0;
-    if (decode_insn(translator->vm->memory.hva + place, n < INSN_MAX_LENGTH ? n : INSN_MAX_LENGTH, 4,
-                    &insn) == DECODE_OK &&
-        vcpu_can_emulate(&insn))
+    if (adapt_decode(translator, place, &insn) && vcpu_can_emulate(&insn))
         adapt_as(translator, adaptation, ADAPTED_CALL);
 }
 

@@ -56,13 +56,10 @@ static unsigned find_accesses(const struct vcpu *vcpu, const struct insn *insn,
 
 static bool can_be_call(const struct translator *translator, uint64_t place)
 {
-    size_t n = PAGE_SIZE - (size_t)(place & PAGE_MASK);
     struct access access[MOST_ACCESSES];
     struct insn insn;
 
-    return decode_insn(translator->vm->memory.hva + place, n < INSN_MAX_LENGTH ? n : INSN_MAX_LENGTH, 4,
-                       &insn) == DECODE_OK &&
-           insn.sensitive == NULL && vcpu_can_emulate(&insn) &&
+    return adapt_decode(translator, place, &insn) && insn.sensitive == NULL && vcpu_can_emulate(&insn) &&
            find_accesses(&translator->vm->vcpu, &insn, access) != 0 &&
            (adapt_is_fast_string(&insn) || !(insn.prefixes & (INSN_REP | INSN_REPNE)));
 }

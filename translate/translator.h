@@ -218,6 +218,8 @@ bool find_listen(struct translator *translator);
 /* adapt.c */
 /* What is noted of the place. NULL: there is no room. */
 struct adaptation *adapt_try(struct translator *translator, uint64_t place);
+/* The instruction at this place of memory. false: there is none, or it crosses into the next page. */
+bool adapt_decode(const struct translator *translator, uint64_t place, struct insn *insn);
 /* The instruction is made this from now on. */
 void adapt_as(struct translator *translator, struct adaptation *adaptation, enum adapted as);
 enum adapted adapt_find(void *translator, uint64_t place);
