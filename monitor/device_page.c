@@ -29,8 +29,8 @@ bool device_pages_find(const struct device_pages *pages, gva_t linear, unsigned 
 {
     const struct device_page *page = &pages->page[slot_of(linear)];
 
-    if (!device_pages_has(pages, linear) || (page->rights & kind) != kind ||
-        (page->rights & ACCESS_USER) != (kind & ACCESS_USER))
+    if (page->page != (linear >> PAGE_SHIFT) + 1 || page->epoch != pages->epoch ||
+        (page->rights & kind) != kind || (page->rights & ACCESS_USER) != (kind & ACCESS_USER))
         return false;
     for (unsigned i = 0; i < page->n_levels; i++)
         if (read_entry(page->level[i].at, page->entry_size) != page->level[i].entry)

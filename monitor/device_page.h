@@ -30,13 +30,6 @@ struct device_pages {
     unsigned epoch; /* another one begins when all are forgotten */
 };
 
-/* Has any walk for this page ended at a device? */
-static inline bool device_pages_has(const struct device_pages *pages, gva_t linear)
-{
-    const struct device_page *page = &pages->page[(linear >> PAGE_SHIFT) % DEVICE_PAGES];
-
-    return page->page == (linear >> PAGE_SHIFT) + 1 && page->epoch == pages->epoch;
-}
 /* Is the device's address known, for this kind of access (ACCESS_READ or ACCESS_WRITE, and ACCESS_USER)?
  * Accesses that cross into the next page are the caller's to keep away. */
 bool device_pages_find(const struct device_pages *pages, gva_t linear, unsigned kind, gpa_t *gpa);

@@ -50,31 +50,30 @@ static void record_insn(struct vm *vm, const struct insn *insn, bool is_patched)
     vm->event.insn = *insn;
 }
 
+enum disposition vm_end_insn(struct vm *vm, enum outcome outcome)
+{
+    struct vcpu *vcpu = &vm->vcpu;
+
+    if (outcome == OUTCOME_DONE || (outcome == OUTCOME_FAULT && vcpu->fault.is_trap))
+        vm->n_instructions++;
+    if (outcome == OUTCOME_FAULT)
+        return reflect(vm, &vcpu->fault);
+    return outcome == OUTCOME_STOP || vm_is_stopped(vm) ? DISPOSITION_STOPPED : DISPOSITION_EMULATED;
+}
+
 /* Runs the instruction at CS:EIP on virtual state. `unknown` is the guest's own fault, for an instruction
  * that the emulator does not know: then it was not de-privileging that made it fault. */
 static enum disposition emulate_insn(struct vm *vm, const struct insn *insn, const struct fault *unknown)
 {
-    struct vcpu *vcpu = &vm->vcpu;
     bool is_patched = false;
     enum outcome outcome = insn != NULL ? OUTCOME_DONE : vm_fetch(vm, &insn, &is_patched);
 
     if (outcome == OUTCOME_DONE) {
         record_insn(vm, insn, is_patched);
-        outcome = vcpu_emulate(vcpu, insn);
-        if (outcome == OUTCOME_DONE || (outcome == OUTCOME_FAULT && vcpu->fault.is_trap))
-            vm->n_instructions++;
+        outcome = vcpu_emulate(&vm->vcpu, insn);
     }
-    switch (outcome) {
-    case OUTCOME_DONE:
-    case OUTCOME_PARTIAL:
-        return vm_is_stopped(vm) ? DISPOSITION_STOPPED : DISPOSITION_EMULATED;
-    case OUTCOME_FAULT:
-        return reflect(vm, &vcpu->fault);
-    case OUTCOME_STOP:
-        return DISPOSITION_STOPPED;
-    case OUTCOME_UNKNOWN:
-        break;
-    }
+    if (outcome != OUTCOME_UNKNOWN)
+        return vm_end_insn(vm, outcome);
     if (unknown != NULL)
         return reflect(vm, unknown);
     vm_stop_at_insn(vm, insn,

@@ -201,8 +201,6 @@ static bool known_device_access(struct vm *vm, gva_t linear, void *buf, unsigned
 {
     gpa_t gpa;
 
-    if (!device_pages_has(&vm->device_pages, linear)) /* nearly always */
-        return false;
     if ((kind & ~(ACCESS_READ | ACCESS_WRITE | ACCESS_USER)) || (linear & PAGE_MASK) + size > PAGE_SIZE ||
         !device_pages_find(&vm->device_pages, linear, kind, &gpa) || vm->holds_devices)
         return false;

@@ -329,6 +329,9 @@ void vm_restart(struct vm *vm);
 /* One turn of the loop: pending interrupt, guest, exit. For the stepper. */
 void vm_run_once(struct vm *vm);
 void vm_handle_exit(struct vm *vm, const struct vm_exit *exit);
+/* What comes of an instruction that was emulated, with any outcome but UNKNOWN: it counts, or its fault is
+ * delivered. */
+enum disposition vm_end_insn(struct vm *vm, enum outcome outcome);
 /* The clock's next deadline is another. */
 void vm_note_deadline(struct vm *vm);
 /* --clock=virtual with an engine that counts: machine time catches up with vm->n_instructions. */

@@ -180,6 +180,16 @@ static void note_load(struct translator *translator, const struct call *call)
         notes_take(translator, call->insn.operand[0].reg.index);
 }
 
+/* After an instruction that may have done anything. */
+static const uint8_t *go_on_anywhere(struct translator *translator, const struct call *call,
+                                     uint64_t n_flushes)
+{
+    if (must_leave(translator, translator->vm->vcpu.eflags & EFLAGS_IF))
+        return leave_interrupted(translator);
+    state_note_shadow(translator);
+    return go_on(translator, call, n_flushes);
+}
+
 static const uint8_t *on_callout(struct translator *translator, struct call *call)
 {
     struct vm *vm = translator->vm;
@@ -218,10 +228,7 @@ static const uint8_t *on_callout(struct translator *translator, struct call *cal
         give_fpu(translator);
     if (call->insn.sensitive != NULL && call->insn.sensitive->handler == HANDLE_msr)
         state_give_tsc(translator);
-    if (must_leave(translator, vm->vcpu.eflags & EFLAGS_IF))
-        return leave_interrupted(translator);
-    state_note_shadow(translator);
-    return go_on(translator, call, n_flushes);
+    return go_on_anywhere(translator, call, n_flushes);
 }
 
 const uint8_t *translate_on_lookup(struct context *context)
@@ -262,31 +269,19 @@ __attribute__((noinline)) static const uint8_t *after_quick(struct translator *t
                                                             const struct call *call, uint64_t n_flushes)
 {
     state_take_flags(&translator->context);
-    if (must_leave(translator, translator->vm->vcpu.eflags & EFLAGS_IF))
-        return leave_interrupted(translator);
-    return go_on(translator, call, n_flushes);
+    return go_on_anywhere(translator, call, n_flushes);
 }
 
-/* After INT, IRET, SYSENTER or SYSEXIT. */
-static const uint8_t *go_on_anywhere(struct translator *translator, const struct call *call)
-{
-    if (must_leave(translator, translator->vm->vcpu.eflags & EFLAGS_IF))
-        return leave_interrupted(translator);
-    state_note_shadow(translator);
-    return go_on(translator, call, translator->cache.n_flushes);
-}
-
-/* It has not been done; but a task switch faults in the new task, and must not be run again. */
-static const uint8_t *after_failed_switch(struct translator *translator, const struct call *call)
+/* Not done; but a task switch faults in the new task, and must not be run again. */
+static const uint8_t *after_failed_switch(struct translator *translator, const struct call *call,
+                                          enum outcome outcome, uint64_t n_flushes)
 {
     struct vm *vm = translator->vm;
-    struct fault fault = vm->vcpu.fault;
+    uint64_t n_instructions = vm->n_instructions;
 
-    vm->n_exits++;
-    vm->n_instructions += fault.is_trap;
-    translator->is_call_done = fault.is_trap;
-    (void)vcpu_deliver_fault(&vm->vcpu, &fault); /* if it fails the machine has stopped */
-    return go_on_anywhere(translator, call);
+    (void)vm_end_insn(vm, outcome);
+    translator->is_call_done = vm->n_instructions != n_instructions;
+    return go_on_anywhere(translator, call, n_flushes);
 }
 
 /* Between ring 3 and ring 0, by an instruction: the space is another, CS and SS, and nothing else, if it is
@@ -295,19 +290,20 @@ __attribute__((noinline)) static const uint8_t *on_switch(struct translator *tra
 {
     struct context *context = &translator->context;
     struct vm *vm = translator->vm;
+    uint64_t n_flushes = translator->cache.n_flushes;
     enum outcome outcome;
 
     vm->vcpu.eip = call->eip;
     state_take_flags(context);
     vm->vcpu.has_other_data_segments = false;
     outcome = vcpu_emulate(&vm->vcpu, &call->insn);
-    if (outcome == OUTCOME_FAULT)
-        return after_failed_switch(translator, call);
     vm->n_exits++;
-    vm->n_instructions += outcome == OUTCOME_DONE;
-    translator->is_call_done = outcome == OUTCOME_DONE;
-    if (outcome != OUTCOME_DONE || translator->has_new_paging || vm->vcpu.has_other_data_segments)
-        return go_on_anywhere(translator, call);
+    if (outcome != OUTCOME_DONE)
+        return after_failed_switch(translator, call, outcome, n_flushes);
+    vm->n_instructions++;
+    translator->is_call_done = true;
+    if (translator->has_new_paging || vm->vcpu.has_other_data_segments)
+        return go_on_anywhere(translator, call, n_flushes);
     if (must_leave(translator, vm->vcpu.eflags & EFLAGS_IF))
         return leave_interrupted(translator);
     state_note_shadow(translator);
