@@ -168,12 +168,13 @@ void memory_emit_address(struct builder *b, const struct operand *operand, unsig
     }
 }
 
-static void emit_computed(struct builder *b, const struct operand *operand, const struct form *form)
+/* The address alone, in a register that is free: r8, or r10 if r8 is the operand. */
+static unsigned emit_sum(struct builder *b, const struct operand *operand, const struct form *form)
 {
-    unsigned sum = form->reg == R8 ? R10 : R8; /* r8 and r9 are free unless they are the operand */
+    unsigned sum = form->reg == R8 ? R10 : R8;
 
     memory_emit_address(b, operand, sum);
-    emit_window(&b->e, form, R14, sum, 0);
+    return sum;
 }
 
 static void emit_flat(struct builder *b, const struct operand *operand, const struct form *form)
@@ -194,7 +195,7 @@ static void emit_flat(struct builder *b, const struct operand *operand, const st
     } else if (has_gs(b)) {
         emit_wrapping(&b->e, form, operand, displacement);
     } else {
-        emit_computed(b, operand, form);
+        emit_window(&b->e, form, R14, emit_sum(b, operand, form), 0);
     }
 }
 
@@ -203,18 +204,15 @@ void memory_emit(struct builder *b, const struct operand *operand, const struct 
     enum segment_index segment = (enum segment_index)operand->mem.segment;
 
     if (memory_is_flat(b, segment) && b->is_split) {
-        unsigned address = form->reg == R8 ? R10 : R8;
+        unsigned address = emit_sum(b, operand, form);
 
-        memory_emit_address(b, operand, address);
         memory_find_window(b, address);
         emit_window(&b->e, form, R9, address, 0);
     } else if (memory_is_flat(b, segment)) {
         emit_flat(b, operand, form);
     } else {
-        /* r8 and r9 hold the address, so the register operand is neither */
-        unsigned sum = form->reg == R8 ? R10 : R8;
+        unsigned sum = emit_sum(b, operand, form);
 
-        memory_emit_address(b, operand, sum);
         emit_load_context(&b->e, R9, CONTEXT_BASES + 4 * (int32_t)segment);
         emit_op_index(&b->e, 0, OP_LEA, sum, sum, R9, 0, 0);
         emit_op_base(&b->e, 1, OP_MOV_LOAD, R9, R15, CONTEXT_SEGMENT_WINDOWS + 8 * (int32_t)segment);

@@ -72,7 +72,6 @@ void state_give_flags(struct context *context)
     context->virtual_flags = eflags & ~(FLAGS_OF_HOST | EFLAGS_RF | EFLAGS_VM | EFLAGS_FIXED);
 }
 
-/* May an interrupt be delivered once IF is set? */
 uint32_t state_pending_flag(struct vm *vm)
 {
     return vm->attention || vm->vcpu.nmi_pending || board_intr(vm->board) ? EFLAGS_IF : 0;
@@ -91,7 +90,6 @@ void state_give_tsc(struct translator *translator)
     context->tsc_add = line.ns - vm->host_start_ns + vm->vcpu.msr.tsc_offset;
 }
 
-/* Everything in the context that follows from the vcpu. */
 void state_prepare(struct translator *translator)
 {
     struct context *context = &translator->context;
@@ -102,13 +100,11 @@ void state_prepare(struct translator *translator)
     context->pending = state_pending_flag(translator->vm);
 }
 
-/* Does somebody watch exits, so that each must go through the run loop? */
 bool state_is_watched(const struct vm *vm)
 {
     return vm->n_watchers != 0 || vm->debugger != NULL || vm->config.check_invariant;
 }
 
-/* Nor measures, nor counts? */
 bool state_is_plain(const struct translator *translator)
 {
     const struct vm *vm = translator->vm;
@@ -117,7 +113,6 @@ bool state_is_plain(const struct translator *translator)
            vm->vcpu.ops == &machine_vcpu_ops;
 }
 
-/* Brings space and mode up to date. false: the guest's state has no mode. */
 bool state_follow_vcpu(struct translator *translator)
 {
     translator->mode = mode_of(translator, &translator->vm->vcpu);
