@@ -218,13 +218,22 @@ __attribute__((noinline)) static enum outcome any_access(struct vm *vm, gva_t li
     return walked_access(vm, linear, buf, size, kind);
 }
 
-/* Most are the CPU's own, to descriptor tables and stacks, where the kernel's space has them mapped. */
+/* Descriptor tables and stacks, where the kernel's space has them mapped. */
+static uint8_t *machine_at_hand(struct vcpu *vcpu, gva_t linear, unsigned size, unsigned kind)
+{
+    const struct vm *vm = vcpu->machine;
+
+    return (linear & PAGE_MASK) + size > PAGE_SIZE ? NULL
+                                                   : shadow_fast(shadow_for(vm, kind), vcpu, linear, kind);
+}
+
+/* Most are the CPU's own. */
 static enum outcome machine_memory(struct vcpu *vcpu, gva_t linear, void *buf, unsigned size, unsigned kind)
 {
     struct vm *vm = vcpu->machine;
 
-    if ((kind & ~(ACCESS_READ | ACCESS_WRITE)) == 0 && (linear & PAGE_MASK) + size <= PAGE_SIZE) {
-        uint8_t *hva = shadow_fast(shadow_for(vm, kind), vcpu, linear, kind);
+    if ((kind & ~(ACCESS_READ | ACCESS_WRITE)) == 0) {
+        uint8_t *hva = machine_at_hand(vcpu, linear, size, kind);
 
         if (hva != NULL) {
             copy((kind & ACCESS_WRITE) ? hva : buf, (kind & ACCESS_WRITE) ? buf : hva, size);
@@ -389,6 +398,7 @@ static void machine_stop(struct vcpu *vcpu, enum stop_reason reason, const char 
 const struct vcpu_ops machine_vcpu_ops = {
     .memory = machine_memory,
     .reach = machine_reach,
+    .at_hand = machine_at_hand,
     .port_read = machine_port_read,
     .port_write = machine_port_write,
     .physical_read = machine_physical_read,

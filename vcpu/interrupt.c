@@ -7,6 +7,7 @@
 #include "vcpu/interrupt.h"
 
 #include "vcpu/code_entry.h"
+#include "vcpu/flat_switch.h"
 #include "vcpu/internal.h"
 #include "vcpu/segment.h"
 #include "vcpu/task.h"
@@ -20,8 +21,7 @@ static uint32_t gate_error(const struct event *event)
     return event->vector * IDT_ENTRY_SIZE | ERROR_IDT | event->ext;
 }
 
-/* Nothing can fail any more: the CPU turns to the handler. */
-static void accept(struct vcpu *vcpu, const struct event *event)
+void interrupt_accept(struct vcpu *vcpu, const struct event *event)
 {
     vcpu->ops->injected(vcpu, event->kind, event->vector, event->has_error, event->error);
     vcpu->halted = false;
@@ -49,7 +49,7 @@ static enum outcome deliver_real(struct vcpu *vcpu, const struct event *event)
     if (outcome != OUTCOME_DONE)
         return outcome;
 
-    accept(vcpu, event);
+    interrupt_accept(vcpu, event);
     vcpu_commit_stack_pointer(vcpu, &stack);
     vcpu->segment[SEG_CS] = segment_of_paragraph(target[1], false, &vcpu->segment[SEG_CS]);
     vcpu->eip = target[0];
@@ -119,11 +119,8 @@ static void null_data_segments(struct vcpu *vcpu)
     vcpu->segment[SEG_GS] = segment_null(0);
 }
 
-static enum outcome deliver_through_gate(struct vcpu *vcpu, const struct event *event,
-                                         const struct descriptor *gate)
+static enum outcome enter_handler(struct vcpu *vcpu, const struct event *event, const struct descriptor *gate)
 {
-    unsigned type = descriptor_system_type(gate);
-    bool is_interrupt_gate = type == SYSTEM_INT16 || type == SYSTEM_INT32;
     uint32_t frame[INTERRUPT_FRAME_MAX];
     struct code_entry entry = {
         .frame = frame, .eip = gate_offset(gate), .size = gate_is_32bit(gate) ? 4 : 2, .ext = event->ext};
@@ -148,10 +145,25 @@ static enum outcome deliver_through_gate(struct vcpu *vcpu, const struct event *
     if (outcome != OUTCOME_DONE)
         return outcome;
 
-    accept(vcpu, event);
+    interrupt_accept(vcpu, event);
     if (vcpu_is_v8086(vcpu))
         null_data_segments(vcpu);
     code_entry_commit(vcpu, &entry);
+    return OUTCOME_DONE;
+}
+
+static enum outcome deliver_through_gate(struct vcpu *vcpu, const struct event *event,
+                                         const struct descriptor *gate)
+{
+    unsigned type = descriptor_system_type(gate);
+    bool is_interrupt_gate = type == SYSTEM_INT16 || type == SYSTEM_INT32;
+
+    if (!flat_enter(vcpu, event, gate)) {
+        enum outcome outcome = enter_handler(vcpu, event, gate);
+
+        if (outcome != OUTCOME_DONE)
+            return outcome;
+    }
     vcpu->eflags &= ~(EFLAGS_TF | EFLAGS_NT | EFLAGS_RF | EFLAGS_VM);
     if (is_interrupt_gate)
         vcpu->eflags &= ~EFLAGS_IF;
@@ -177,7 +189,7 @@ static enum outcome deliver_through_task_gate(struct vcpu *vcpu, const struct ev
     if (outcome == OUTCOME_DONE)
         outcome = task_switch(vcpu, &task);
     if (outcome == OUTCOME_DONE)
-        accept(vcpu, event);
+        interrupt_accept(vcpu, event);
     return outcome;
 }
 

@@ -23,6 +23,9 @@ struct event {
  */
 enum outcome interrupt_deliver(struct vcpu *vcpu, const struct event *event);
 
+/* Nothing can fail any more: the CPU turns to the handler. */
+void interrupt_accept(struct vcpu *vcpu, const struct event *event);
+
 /* Triple fault: ops->stop with the story that vcpu->chain tells. */
 enum outcome exception_stop_at_triple_fault(struct vcpu *vcpu);
 

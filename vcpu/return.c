@@ -2,8 +2,9 @@
  * The ways back: RET far and IRET, to the same or an outer ring, to virtual-8086 mode, to the interrupted
  * task (SDM Vol 3A 5.8.6, 6.12.1; the steps are those of Vol 2 RET and IRET).
  *
- * Read next: sysenter.c.
+ * Read next: flat_switch.c.
  */
+#include "vcpu/flat_switch.h"
 #include "vcpu/internal.h"
 #include "vcpu/segment.h"
 #include "vcpu/task.h"
@@ -172,8 +173,13 @@ static enum outcome return_from_interrupt(struct vcpu *vcpu, unsigned size)
     const uint32_t changeable = changeable_flags(vcpu, size);
     struct stack stack = vcpu_current_stack(vcpu);
     uint32_t frame[3]; /* EIP, CS, EFLAGS */
-    enum outcome outcome = vcpu_stack_pop_frame(vcpu, &stack, frame, 3, size);
+    enum outcome outcome;
 
+    if (size == 4 && flat_return(vcpu, &frame[2])) {
+        vcpu->eflags = (vcpu->eflags & ~changeable) | (frame[2] & changeable);
+        return OUTCOME_DONE;
+    }
+    outcome = vcpu_stack_pop_frame(vcpu, &stack, frame, 3, size);
     if (outcome != OUTCOME_DONE)
         return outcome;
     if (!segment_uses_descriptors(vcpu))

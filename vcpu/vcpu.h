@@ -152,6 +152,10 @@ struct vcpu_ops {
      * accesses of this kind, with A and D set as for one of them. NULL: not without `memory`, since it
      * faults, or somebody must be told of it. May be NULL itself. */
     uint8_t *(*reach)(struct vcpu *vcpu, gva_t linear, unsigned kind);
+    /* `size` bytes of linear memory in the host, for an access with supervisor rights (ACCESS_READ or
+     * ACCESS_WRITE) that does not cross a page, if it is known that it can neither fault nor set a bit nor
+     * needs to be told to anybody. NULL: perhaps it cannot; nothing has changed. May be NULL itself. */
+    uint8_t *(*at_hand)(struct vcpu *vcpu, gva_t linear, unsigned size, unsigned kind);
     uint32_t (*port_read)(struct vcpu *vcpu, uint16_t port, unsigned size);
     void (*port_write)(struct vcpu *vcpu, uint16_t port, unsigned size, uint32_t value);
     /* Physical memory, for the PDPTEs; ones where there is none. */

@@ -42,6 +42,8 @@ struct fake_machine {
 
     unsigned n_reads, n_writes; /* memory accesses that moved data */
     bool is_reachable;          /* whole pages, too, without these accesses */
+    bool is_at_hand;            /* what the supervisor may access */
+    unsigned n_at_hand;         /* pieces of memory that were */
     struct fake_port_access port[FAKE_LOG];
     unsigned n_ports;
     uint32_t port_value; /* what port_read returns, cut to size */
@@ -97,6 +99,18 @@ static inline uint8_t *fake_reach(struct vcpu *vcpu, gva_t linear, unsigned kind
     uint32_t needed = PTE_P | ((kind & ACCESS_WRITE) ? PTE_W : 0) | ((kind & ACCESS_USER) ? PTE_U : 0);
 
     return machine->is_reachable && (rights & needed) == needed ? machine->ram + linear : NULL;
+}
+
+static inline uint8_t *fake_at_hand(struct vcpu *vcpu, gva_t linear, unsigned size, unsigned kind)
+{
+    struct fake_machine *machine = vcpu->machine;
+    uint8_t rights = linear < FAKE_RAM_SIZE ? machine->rights[linear >> PAGE_SHIFT] : 0;
+    uint32_t needed = PTE_P | ((kind & ACCESS_WRITE) ? PTE_W : 0);
+
+    if (!machine->is_at_hand || (linear & PAGE_MASK) + size > PAGE_SIZE || (rights & needed) != needed)
+        return NULL;
+    machine->n_at_hand++;
+    return machine->ram + linear;
 }
 
 static inline void fake_log_port(struct fake_machine *machine, struct fake_port_access access)
@@ -205,6 +219,7 @@ static inline struct vcpu *fake_machine_reset(struct fake_machine *machine)
     static const struct vcpu_ops ops = {
         .memory = fake_memory,
         .reach = fake_reach,
+        .at_hand = fake_at_hand,
         .port_read = fake_port_read,
         .port_write = fake_port_write,
         .physical_read = fake_physical_read,
