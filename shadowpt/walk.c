@@ -107,6 +107,15 @@ static bool set_accessed_dirty(struct guest_memory *memory, struct walk *walk, u
     return true;
 }
 
+/* Without clearing levels that nobody looks at: that would take longer than the walk. */
+static void begin(struct walk *walk)
+{
+    walk->gpa = 0;
+    walk->is_large = walk->is_global = walk->dirty = false;
+    walk->user = walk->write = walk->execute = true;
+    walk->n_levels = 0;
+}
+
 /* The directory for gva. false: the register that should lead to it does not. */
 static bool find_directory(const struct vcpu *vcpu, const struct paging_mode *mode, gva_t gva,
                            struct walk *walk, gpa_t *directory)
@@ -133,7 +142,7 @@ static bool descend(const struct guest_memory *memory, const struct vcpu *vcpu,
     static const char *const names[] = {"PDE", "PTE"};
     gpa_t table;
 
-    *walk = (struct walk){.user = true, .write = true, .execute = true};
+    begin(walk);
     if (!find_directory(vcpu, mode, gva, walk, &table))
         return refuse(fault, mode, gva, kind, 0);
     for (unsigned i = 0; i < 2; i++) {
@@ -171,8 +180,9 @@ bool guest_walk(struct guest_memory *memory, const struct vcpu *vcpu, gva_t gva,
     const struct paging_mode *mode = paging_mode_of(vcpu);
 
     if (mode == NULL) {
-        *walk = (struct walk){
-            .gpa = gva & ~memory->closed_bits, .user = true, .write = true, .execute = true, .dirty = true};
+        begin(walk);
+        walk->gpa = gva & ~memory->closed_bits;
+        walk->dirty = true;
         return true;
     }
     do {
