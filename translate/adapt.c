@@ -200,9 +200,9 @@ bool adapt_note_call(struct translator *translator, struct call *call)
 
     if (adaptation->place != place + 1 || (adaptation->as != ADAPTED_CALL && !is_touch))
         return false;
-    if (call->was_quick)
+    if (call->was_needed)
         adaptation->n_needless = 0;
-    call->was_quick = false;
+    call->was_needed = false;
     if (touch_prepare(translator, adaptation, &call->insn))
         adaptation->n_needless = 0;
     else if (++adaptation->n_needless >= (is_touch ? NEEDLESS_TOUCHES : NEEDLESS_OFTEN))

@@ -284,12 +284,19 @@ void cache_kill_place(struct cache *cache, uint64_t place)
 {
     uint32_t rpn = (uint32_t)(place >> PAGE_SHIFT);
 
-    for (struct block *block = cache->by_page[rpn]; block != NULL;
-         block = block->next_page[page_link(block, rpn)])
+    struct block **link = &cache->by_page[rpn], *block;
+
+    /* The dead go from the list: a place may be made anew again and again. */
+    while ((block = *link) != NULL) {
         if (!block->is_dead && place - block->place < block->guest_size) {
             seal(cache, block);
             seal_direct(cache, block);
         }
+        if (block->is_dead)
+            *link = block->next_page[page_link(block, rpn)];
+        else
+            link = &block->next_page[page_link(block, rpn)];
+    }
 }
 
 void cache_kill_page(struct cache *cache, uint32_t rpn)

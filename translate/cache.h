@@ -86,7 +86,7 @@ struct call {
     bool loads_segment;    /* MOV or POP to a segment register */
     bool is_quiet;         /* it reaches no device and changes nothing about interrupts */
     struct quick quick;
-    bool was_quick; /* since adapt_note_call asked */
+    bool was_needed; /* since adapt_note_call asked: for a device, or by a fault that it raised */
 };
 
 struct cache {

@@ -223,6 +223,8 @@ static const uint8_t *on_callout(struct translator *translator, struct call *cal
     vm_handle_exit(vm, &exit);
     vm->maps_by_itself = false;
     translator->is_call_done = vm->n_instructions != n_instructions;
+    if (!translator->is_call_done && translator->cache.n_flushes == n_flushes)
+        call->was_needed = true;
     note_load(translator, call);
     if (is_fpu)
         give_fpu(translator);
@@ -338,7 +340,7 @@ const uint8_t *translate_on_callout(struct context *context, uint32_t number)
     vm->vcpu.eip += call->insn.length;
     vm->n_exits++;
     vm->n_instructions++;
-    call->was_quick = true;
+    call->was_needed = true;
     translator->is_call_done = true;
     if (must_leave(translator, context->interrupt_flag) || !is_next(translator, call, n_flushes))
         return after_quick(translator, call, n_flushes);
