@@ -199,6 +199,8 @@ bool lower_mov_to_segment(struct builder *b);
 bool lower_pop_segment(struct builder *b);
 bool lower_mov_from_control(struct builder *b);
 bool lower_tsc(struct builder *b);
+bool lower_sysenter(struct builder *b);
+bool lower_sysexit(struct builder *b);
 
 /* quick.c */
 struct quick quick_of(const struct insn *insn, uint32_t mode);

@@ -27,6 +27,9 @@ enum point_kind {
     POINT_SAVED_ECX,     /* likewise, but ecx is in r9d */
     POINT_TARGET,        /* eip is in r8d */
     POINT_ENTRY,         /* likewise, and ecx is in r9d */
+    POINT_SHADOWED_ECX,  /* POINT_SHADOWED, but ecx is in r9d */
+    POINT_ENTERS,        /* POINT_TARGET, but SYSENTER is still to be completed */
+    POINT_EXITS,         /* and SYSEXIT */
     POINT_LOADS_ES,      /* POINT_EIP, but ES is still to be made what the note at r10 says... */
     POINT_LOADS_GS = POINT_LOADS_ES + SEG_GS, /* ...and so for each segment register */
 };

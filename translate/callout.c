@@ -68,6 +68,7 @@ static const uint8_t *go_to_eip(struct translator *translator)
 
 static const uint8_t *on_lookup(struct translator *translator)
 {
+    switch_catch_up(translator);
     state_take_flags(&translator->context);
     meter_read(translator);
     if (must_leave(translator, translator->context.interrupt_flag))
@@ -127,6 +128,23 @@ static bool is_next(const struct translator *translator, const struct call *call
            translator->is_call_done && !meter_is_low(translator);
 }
 
+/* Of what has gone through a gate, or by IRET. */
+static enum switch_kind kind_of_switch(const struct translator *translator)
+{
+    bool was_user = (translator->mode & MODE_USER) != 0, is_user = translator->vm->vcpu.cpl == 3;
+
+    return was_user == is_user ? SWITCH_WITHIN : is_user ? SWITCH_OUT : SWITCH_IN;
+}
+
+/* Where CS, SS and the space are others, and nothing else is (switch_follow). */
+static const uint8_t *go_on_switched(struct translator *translator)
+{
+    translator->is_code_dropped = false;
+    state_give_flags(&translator->context);
+    notes_give_switch(&translator->context);
+    return go_to_eip(translator);
+}
+
 /* Behind the call, if the code there is still what the guest would run next. */
 static const uint8_t *go_on(struct translator *translator, const struct call *call, uint64_t n_flushes)
 {
@@ -140,6 +158,10 @@ static const uint8_t *go_on(struct translator *translator, const struct call *ca
         state_give_flags(&translator->context);
         return call->resume;
     }
+    if (call->keeps_mode && !translator->has_new_paging && !translator->vm->vcpu.has_other_data_segments)
+        return switch_follow(translator, kind_of_switch(translator)) /* into a fault's handler */
+                   ? go_on_switched(translator)
+                   : leave_interrupted(translator);
     if (!state_follow_vcpu(translator)) /* which may empty the cache (mode.c) */
         return leave_interrupted(translator);
     may_resume = may_resume && translator->cache.n_flushes == n_flushes;
@@ -155,11 +177,14 @@ static const uint8_t *go_on(struct translator *translator, const struct call *ca
 static const uint8_t *go_on_quietly(struct translator *translator, const struct call *call,
                                     uint64_t n_flushes)
 {
-    if (mode_of(translator, &translator->vm->vcpu) != translator->mode || /* it may empty the cache, too */
-        !is_next(translator, call, n_flushes))
+    bool keeps_mode = call->keeps_mode;
+
+    if ((!keeps_mode && mode_of(translator, &translator->vm->vcpu) != translator->mode) ||
+        !is_next(translator, call, n_flushes)) /* it may have emptied the cache, too */
         return go_on(translator, call, n_flushes);
     meter_set(translator);
-    notes_give_segments(&translator->context);
+    if (!keeps_mode)
+        notes_give_segments(&translator->context);
     state_give_flags(&translator->context);
     return call->resume;
 }
@@ -219,6 +244,7 @@ static const uint8_t *on_callout(struct translator *translator, struct call *cal
     if (is_fpu)
         take_fpu(translator);
     n_instructions = vm->n_instructions;
+    vm->vcpu.has_other_data_segments = false;
     vm->maps_by_itself = is_adapted;
     vm_handle_exit(vm, &exit);
     vm->maps_by_itself = false;
@@ -293,6 +319,8 @@ __attribute__((noinline)) static const uint8_t *on_switch(struct translator *tra
     struct context *context = &translator->context;
     struct vm *vm = translator->vm;
     uint64_t n_flushes = translator->cache.n_flushes;
+    enum sensitive_handler handler = call->insn.sensitive->handler;
+    enum switch_kind kind;
     enum outcome outcome;
 
     vm->vcpu.eip = call->eip;
@@ -309,17 +337,14 @@ __attribute__((noinline)) static const uint8_t *on_switch(struct translator *tra
     if (must_leave(translator, vm->vcpu.eflags & EFLAGS_IF))
         return leave_interrupted(translator);
     state_note_shadow(translator);
-    translator->mode = mode_after_switch(translator, &vm->vcpu);
-    spaces_select(translator);
-    if (translator->mode == MODE_NONE)
+    kind = handler == HANDLE_sysenter  ? SWITCH_SYSENTER
+           : handler == HANDLE_sysexit ? SWITCH_SYSEXIT
+                                       : kind_of_switch(translator);
+    if (!switch_follow(translator, kind))
         return leave_interrupted(translator);
-    if (call->insn.sensitive->handler == HANDLE_iret)
+    if (handler == HANDLE_iret)
         adapt_note_return(translator);
-    translator->is_code_dropped = false;
-    state_give_flags(context);
-    notes_give_switch(context);
-    context->table = spaces_table(translator);
-    return go_to_eip(translator);
+    return go_on_switched(translator);
 }
 
 const uint8_t *translate_on_callout(struct context *context, uint32_t number)
@@ -329,6 +354,7 @@ const uint8_t *translate_on_callout(struct context *context, uint32_t number)
     struct call *call = &translator->cache.calls[number];
     uint64_t n_flushes = translator->cache.n_flushes;
 
+    switch_catch_up(translator);
     if (call->quick.kind == QUICK_NOT || !translator->is_plain || translator->shadow != SHADOW_NONE ||
         translator->resume_flag != 0)
         return on_long_callout(translator, call);

@@ -77,6 +77,24 @@ struct segment_note {
     uint64_t window; /* to be added to the window where the segment is used: 0, or nowhere */
 };
 
+struct space;
+
+/* What a switch between ring 3 and ring 0 by SYSENTER, SYSEXIT or a gate leads to (switch.c). */
+enum switch_kind { SWITCH_SYSENTER, SWITCH_SYSEXIT, SWITCH_IN, SWITCH_OUT, SWITCH_WITHIN, SWITCH_KINDS };
+
+struct side {
+    uint32_t minus_mode; /* of the block that it is reached from; one that no block has: it is not known */
+    uint32_t selectors;  /* as in the context */
+    const uint32_t *table;
+    uintptr_t window;
+    uint64_t window_change; /* from the one before */
+    /* And for the monitor: */
+    struct space *space;
+    uint32_t mode;
+    struct segment cs, ss;
+    uint8_t cpl;
+};
+
 struct context {
     uint64_t host_rsp;
     struct vcpu *vcpu;
@@ -107,6 +125,9 @@ struct context {
     uintptr_t windows[256];
     uintptr_t segment_windows[SEG_COUNT]; /* where FS and GS find memory, if the mode has them */
     const struct segment_note *flat_notes[SEGMENT_NOTES], *full_notes[SEGMENT_NOTES];
+    uint32_t selectors; /* CS, and SS in the upper half */
+    uint32_t switched; /* translated code has gone to sides[switched - 1]; 0: the monitor knows where it is */
+    struct side sides[SWITCH_KINDS];
 };
 
 /* enter.S */

@@ -201,6 +201,14 @@ static inline uint8_t *emit_jump_if(struct emitter *e, unsigned condition)
     return e->at - 4;
 }
 
+/* jrcxz over the next; jmp, to be patched: taken if rcx is not 0 */
+static inline uint8_t *emit_jump_unless_zero(struct emitter *e)
+{
+    emit_byte(e, 0xe3);
+    emit_byte(e, 5);
+    return emit_jump(e);
+}
+
 /* Points a jump at `target`; both in the same mapping. */
 static inline void emit_patch(uint8_t *displacement, const uint8_t *target)
 {

@@ -70,8 +70,24 @@ void frame_repair_fxsave(struct translator *translator)
     memcpy(image + FXSAVE_RDP, &rdp, sizeof rdp);
 }
 
-static void apply_point(struct context *context, const struct point *point, const greg_t *gregs)
+/* What is left of SYSENTER or SYSEXIT (lower_switch.c), in any order. */
+static void complete_switch(struct translator *translator, enum switch_kind kind, const greg_t *gregs)
 {
+    struct vcpu *vcpu = &translator->vm->vcpu;
+
+    vcpu->eip = (uint32_t)gregs[REG_R8];
+    if (kind == SWITCH_SYSENTER) {
+        vcpu->gpr[ESP] = (uint32_t)vcpu->msr.sysenter_esp;
+        translator->context.interrupt_flag = 0;
+    } else {
+        vcpu->gpr[ESP] = vcpu->gpr[ECX];
+    }
+    switch_complete(translator, &translator->context.sides[kind]);
+}
+
+static void apply_point(struct translator *translator, const struct point *point, const greg_t *gregs)
+{
+    struct context *context = &translator->context;
     struct vcpu *vcpu = context->vcpu;
 
     context->budget = (uintptr_t)gregs[REG_R11] - point->uncounted;
@@ -94,8 +110,18 @@ static void apply_point(struct context *context, const struct point *point, cons
         vcpu->gpr[EAX] = (uint32_t)gregs[REG_R10];
         vcpu->gpr[EDX] = (uint32_t)gregs[REG_R9];
         break;
+    case POINT_SHADOWED_ECX:
+        vcpu->interrupt_shadow = SHADOW_STI;
+        vcpu->gpr[ECX] = (uint32_t)gregs[REG_R9];
+        break;
     case POINT_SAVED_ECX:
         vcpu->gpr[ECX] = (uint32_t)gregs[REG_R9];
+        break;
+    case POINT_ENTERS:
+        complete_switch(translator, SWITCH_SYSENTER, gregs);
+        break;
+    case POINT_EXITS:
+        complete_switch(translator, SWITCH_SYSEXIT, gregs);
         break;
     case POINT_TARGET:
         vcpu->eip = (uint32_t)gregs[REG_R8];
@@ -125,11 +151,12 @@ static void capture(struct translator *translator, const ucontext_t *uc)
     struct vcpu *vcpu = context->vcpu;
     uint32_t eflags = (uint32_t)gregs[REG_EFL];
 
+    switch_catch_up(translator);
     for (int i = 0; i < GPR_COUNT; i++)
         vcpu->gpr[i] = (uint32_t)gregs[greg_of_gpr[i]];
     if (block != NULL)
         point = block_state_at(&translator->cache, block, rip);
-    apply_point(context, &point, gregs);
+    apply_point(translator, &point, gregs);
     translator->place = place_in(block, vcpu->eip);
     context->flags = (uint16_t)((eflags & 0xff) << 8 | ((eflags & EFLAGS_OF) != 0));
     context->direction = eflags & EFLAGS_DF;

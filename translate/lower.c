@@ -7,13 +7,14 @@
  *     w  loop, jcxz                       s  string               U O  push, pop memory     v    leave
  *     C S F f  cli, sti, pushf, popf      e H  push, pop Sreg     g h  mov from, to Sreg    R    mov from CR
  *     d  cld, std                         x    xlat               n    does nothing         t    rdtsc
+ *     y  sysenter                         Y    sysexit
  *     5  group 5 (FF)                     G    group 15 (0F AE)   X    x87
  *     .  a call into the monitor: sensitive, or rare
  *
  * Which engine may run an instruction natively is thus one letter. What the CPUID profile leaves out, and the
  * FPU when CR0 says so, become calls whatever their letter is.
  *
- * Read next: lower_stack.c, lower_flow.c, lower_flags.c, lower_segment.c, lower_tsc.c.
+ * Read next: lower_stack.c, lower_flow.c, lower_flags.c, lower_segment.c, lower_switch.c, lower_tsc.c.
  */
 #include <Zydis/Zydis.h>
 
@@ -43,7 +44,7 @@ static const char two_byte_map[] =
     ".............n.." /* 0: prefetch */
     "ppppppppnnnnnnnn" /* 1: sse moves, prefetch, nop */
     "R.......pppppppp" /* 2: mov from CR, sse */
-    ".t.............." /* 3: rdtsc */
+    ".t..yY.........." /* 3: rdtsc, sysenter, sysexit */
     "pppppppppppppppp" /* 4: cmovcc */
     "pppppppppppppppp" /* 5: sse */
     "pppppppppppppppp" /* 6: mmx */
@@ -349,6 +350,10 @@ static bool try_lower(struct builder *b)
         return lower_mov_from_control(b);
     case 't':
         return lower_tsc(b);
+    case 'y':
+        return lower_sysenter(b);
+    case 'Y':
+        return lower_sysexit(b);
     default:
         return false;
     }

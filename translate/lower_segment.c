@@ -17,16 +17,26 @@ static int32_t segment_offset(unsigned segment)
 
 /* ---- from ---------------------------------------------------------------------------------------------- */
 
-/* movzx to, word [vcpu's selector]; r8 is used on the way */
+/* movzx to, word [base + offset] */
+static void emit_load_word(struct emitter *e, unsigned to, unsigned base, int32_t offset)
+{
+    emit_rex(e, 0, to, 0, base);
+    emit_byte(e, 0x0f);
+    emit_byte(e, MOVZX_WORD);
+    emit_modrm_base(e, to, base, offset);
+}
+
+/* to := the selector; r8 is used on the way. CS and SS may be ahead of the vcpu's (switch.c). */
 static void emit_selector(struct builder *b, unsigned to, unsigned segment)
 {
-    int32_t offset = segment_offset(segment) + (int32_t)offsetof(struct segment, selector);
+    const int32_t selectors = offsetof(struct context, selectors);
 
+    if (segment == SEG_CS || segment == SEG_SS) {
+        emit_load_word(&b->e, to, R15, selectors + (segment == SEG_SS ? 2 : 0));
+        return;
+    }
     emit_op_base(&b->e, 1, OP_MOV_LOAD, R8, R15, CONTEXT_VCPU);
-    emit_rex(&b->e, 0, to, 0, R8);
-    emit_byte(&b->e, 0x0f);
-    emit_byte(&b->e, 0xb7);
-    emit_modrm_base(&b->e, to, R8, offset);
+    emit_load_word(&b->e, to, R8, segment_offset(segment) + (int32_t)offsetof(struct segment, selector));
 }
 
 /* Only the lower half of what ESP makes room for is written (SDM Vol 2B, PUSH). */
@@ -65,14 +75,6 @@ static bool can_load(const struct builder *b, unsigned segment)
         [SEG_ES] = MODE_FLAT_ES, [SEG_DS] = MODE_FLAT_DS, [SEG_FS] = MODE_FULL_FS, [SEG_GS] = MODE_FULL_GS};
 
     return !(b->mode & MODE_USER) && !b->is_shadowed && (b->mode & mode_bits[segment]) != 0;
-}
-
-/* jrcxz over the next; jmp, to be patched: taken if rcx is not 0 */
-static uint8_t *emit_jump_unless_zero(struct emitter *e)
-{
-    emit_byte(e, 0xe3);
-    emit_byte(e, 5);
-    return emit_jump(e);
 }
 
 /* r10 := the note for the low byte of the selector in r8d; is it for all of it, and is the descriptor in the

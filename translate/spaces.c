@@ -394,7 +394,7 @@ struct space *spaces_user(struct translator *translator)
     return translator->user;
 }
 
-static void enter_space(struct translator *translator, struct space *space)
+void spaces_enter(struct translator *translator, struct space *space)
 {
     struct vm *vm = translator->vm;
 
@@ -444,5 +444,5 @@ void spaces_select(struct translator *translator)
     }
     space = vm->vcpu.cpl == 3 ? spaces_user(translator) : translator->kernel;
     if (translator->space == NULL || space != translator->space || vm->shadow != space->shadow)
-        enter_space(translator, space);
+        spaces_enter(translator, space);
 }

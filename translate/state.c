@@ -115,6 +115,7 @@ bool state_is_plain(const struct translator *translator)
 
 bool state_follow_vcpu(struct translator *translator)
 {
+    switch_forget(translator);
     translator->mode = mode_of(translator, &translator->vm->vcpu);
     spaces_select(translator);
     notes_follow(translator, state_is_watched(translator->vm));

@@ -171,6 +171,8 @@ bool spaces_reserve(struct translator *translator, char *error, size_t error_siz
 void spaces_release(struct translator *translator);
 /* Makes the space for the vcpu's registers and CPL the current one. */
 void spaces_select(struct translator *translator);
+/* The same when it is known which one. */
+void spaces_enter(struct translator *translator, struct space *space);
 struct space *spaces_user(struct translator *translator);
 /* Instructions that choose their window find the user's for the addresses around this one. */
 void spaces_add_user_part(struct translator *translator, gva_t address);
@@ -200,6 +202,20 @@ uint32_t mode_after_switch(struct translator *translator, const struct vcpu *vcp
 bool mode_is_flat(const struct segment *segment); /* base 0, and... */
 bool mode_is_full(const struct segment *segment); /* ...no access through it can fail by the segment */
 bool mode_is_none(const struct segment *segment); /* all do */
+
+/* switch.c: between ring 3 and ring 0 */
+/* What is known of the sides holds no more. */
+void switch_forget(struct translator *translator);
+/* Translated code has switched by itself: the virtual processor, mode and space follow. */
+void switch_complete(struct translator *translator, const struct side *side);
+static inline void switch_catch_up(struct translator *translator)
+{
+    if (translator->context.switched != 0)
+        switch_complete(translator, &translator->context.sides[translator->context.switched - 1]);
+}
+/* An instruction of this kind was emulated, and has changed CS, SS and CPL: mode, space and table follow, and
+ * the next time it is known. false: there is no mode. */
+bool switch_follow(struct translator *translator, enum switch_kind kind);
 
 /* notes.c: what selectors mean */
 void notes_forget(struct translator *translator);

@@ -94,9 +94,21 @@ static void check_kind(const struct host *host)
     REQUIRE(host->insn.mnemonic != ZYDIS_MNEMONIC_LEAVE && host->insn.mnemonic != ZYDIS_MNEMONIC_ENTER);
 }
 
-/* r8 to r11 are scratch; r12 to r15 are never written; the guest's registers only so that their upper halves
- * stay zero, but for ECX's way there and back, string instructions, and a factor on the way to EDX's new
- * value. */
+/* By SYSENTER and SYSEXIT, from what is known of the side that they lead to. */
+static bool is_loaded_from_side(const struct host *host, size_t member)
+{
+    const ZydisDecodedOperand *from = &host->operand[1];
+    int64_t offset = from->mem.disp.value - (int64_t)(offsetof(struct context, sides) + member);
+
+    return host->insn.mnemonic == ZYDIS_MNEMONIC_MOV && from->type == ZYDIS_OPERAND_TYPE_MEMORY &&
+           from->mem.base == ZYDIS_REGISTER_R15 && from->mem.index == ZYDIS_REGISTER_NONE &&
+           (offset == SWITCH_SYSENTER * (int64_t)sizeof(struct side) ||
+            offset == SWITCH_SYSEXIT * (int64_t)sizeof(struct side));
+}
+
+/* r8 to r11 are scratch; r12 and r15 are never written, r13 and r14 by switches only; the guest's registers
+ * only so that their upper halves stay zero, but for ECX's way there and back, string instructions, and a
+ * factor on the way to EDX's new value. */
 static void check_write(const struct host *host, const ZydisDecodedOperand *operand)
 {
     ZydisRegister reg = operand->reg.value;
@@ -108,7 +120,9 @@ static void check_write(const struct host *host, const ZydisDecodedOperand *oper
             ZydisRegisterGetClass(reg) != ZYDIS_REGCLASS_DEBUG);
     if (whole < ZYDIS_REGISTER_RAX || whole > ZYDIS_REGISTER_R15)
         return;
-    REQUIRE(whole < ZYDIS_REGISTER_R12);
+    REQUIRE(whole < ZYDIS_REGISTER_R12 ||
+            (reg == ZYDIS_REGISTER_R13 && is_loaded_from_side(host, offsetof(struct side, table))) ||
+            (reg == ZYDIS_REGISTER_R14 && is_loaded_from_side(host, offsetof(struct side, window))));
     if (!is_wide || whole >= ZYDIS_REGISTER_R8)
         return;
     if (whole == ZYDIS_REGISTER_RCX)
@@ -174,7 +188,9 @@ static enum holds loaded_from_context(const ZydisDecodedOperand *from)
         return HOLDS_VCPU;
     if (offset >= CONTEXT_WINDOWS && offset < CONTEXT_FLAT_NOTES)
         return HOLDS_WINDOW;
-    return offset >= CONTEXT_FLAT_NOTES ? HOLDS_NOTE : HOLDS_ANYTHING;
+    return offset >= CONTEXT_FLAT_NOTES && offset < (int64_t)offsetof(struct context, selectors)
+               ? HOLDS_NOTE
+               : HOLDS_ANYTHING;
 }
 
 static void follow_holds(const struct host *host)
@@ -206,6 +222,9 @@ static void check_context_access(const struct host *host, const ZydisDecodedOper
     if (is_written(operand))
         REQUIRE(offset == CONTEXT_IF || offset == CONTEXT_DF || offset == CONTEXT_SCRATCH ||
                 offset == CONTEXT_BUDGET || (offset >= CONTEXT_BASES && offset < CONTEXT_WINDOWS) ||
+                offset == offsetof(struct context, selectors) ||
+                (offset == offsetof(struct context, switched) && host->operand[1].imm.value.u >= 1 &&
+                 host->operand[1].imm.value.u <= SWITCH_SYSEXIT + 1) ||
                 (offset >= CONTEXT_SEGMENT_WINDOWS && offset < CONTEXT_FLAT_NOTES));
 }
 
