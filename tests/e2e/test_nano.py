@@ -2,6 +2,7 @@
 """The guest of the comparison with QEMU (bench/nano) does the same everywhere: each of its measures computes the same
 under ring3, under QEMU and natively, and marks each round. Otherwise the comparison compares nothing. NANO is the
 image, NANO_NATIVE the program that runs its computations natively."""
+import json
 import os
 import shutil
 import subprocess
@@ -72,6 +73,13 @@ class Nano(harness.Test):
         for name in ("divide-error", "page-fault", "page-fault/user", "int/user"):
             with self.subTest(name):
                 self.assertEqual(int(ours[name], 16), COUNT)
+
+    def test_what_raises_exceptions_stays_adapted(self):
+        """A division that always fails is given back to the processor no more than once in a while."""
+        self.measure("measure=divide-error n=5000 rounds=1", "--engine", "translate", "--stats", self.path("stats"))
+        counters = json.loads(self.get("stats"))["engine_counts"]
+        self.assertGreater(counters["adapted"], 0)
+        self.assertEqual(counters["given_back"], 0)
 
     def test_rounds_can_grow(self):
         out = self.run_ring3("run", self.kernel, "-m", "64", "--append", "measure=loop n=1 grow", "--timeout", "1",

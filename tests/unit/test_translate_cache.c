@@ -203,6 +203,22 @@ START_TEST(lists_of_two_pages)
 }
 END_TEST
 
+/* However often a place is made anew, its page has one block to look at. */
+START_TEST(a_place_killed_again_and_again)
+{
+    struct block *other = make_nops(0x1020);
+
+    for (int i = 0; i < 100; i++) {
+        struct block *block = make_nops(0x1010);
+
+        cache_kill_place(&cache, 0x1011);
+        ck_assert(block->is_dead && block->is_sealed && !other->is_dead);
+        ck_assert_ptr_eq(cache.by_page[1], other);
+        ck_assert_ptr_null(other->next_page[0]);
+    }
+}
+END_TEST
+
 /* ---- filling ------------------------------------------------------------------------------------------- */
 
 START_TEST(emptied_when_full)
@@ -243,6 +259,7 @@ int main(void)
     tcase_add_test(tests, a_killed_page);
     tcase_add_test(tests, over_a_page);
     tcase_add_test(tests, lists_of_two_pages);
+    tcase_add_test(tests, a_place_killed_again_and_again);
     tcase_add_test(tests, emptied_when_full);
     suite_add_tcase(suite, tests);
     runner = srunner_create(suite);
