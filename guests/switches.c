@@ -317,6 +317,75 @@ static void check_wall(void)
     verdict("the kernel's memory after 300 calls");
 }
 
+/* ---- where code is is CS's business, too --------------------------------------------------------------- */
+
+/* Two functions at one address: which of them is there, the base of CS says. After eight turns of the one, by
+ * SYSEXIT, come four calls of the other, by IRET, each in a code segment of its own with another limit. */
+enum { OTHER_BASE = 0x1000, TURNS = 4000 };
+static const uint32_t other_code[] = {SEL_SPARE | 3, USER_FS, KERNEL_FS | 3, 0x78 | 3};
+USER_DATA static volatile uint32_t n_wrong, n_flat, n_other;
+static volatile uint32_t n_turns, n_other_turn, caller_esp;
+extern uint8_t flat_function[], entry_of_flat[], entry_of_other[];
+__asm__(".pushsection .user_text, \"ax\"\n"
+        "       .balign 4096\n"
+        "flat_function:\n"
+        "       mov     %cs, %eax\n"
+        "       cmp     $0x5b, %ax\n"
+        "       je      1f\n"
+        "       incl    n_wrong\n"
+        "1:     incl    n_flat\n"
+        "       mov     %esp, %ecx\n"
+        "       mov     $flat_function, %edx\n"
+        "       sysenter\n"
+        "       .balign 4096\n"
+        "       mov     %cs, %eax\n"
+        "       cmp     $0x5b, %ax\n"
+        "       jne     1f\n"
+        "       incl    n_wrong\n"
+        "1:     incl    n_other\n"
+        "       int     $0x41\n"
+        "       .balign 4096\n"
+        ".popsection\n"
+        "entry_of_flat:\n"
+        "       mov     %ecx, caller_esp\n"
+        "       incl    n_turns\n"
+        "       cmpl    $4000, n_turns\n"
+        "       jae     3f\n"
+        "       testl   $7, n_turns\n"
+        "       jz      1f\n"
+        "       sysexit\n"
+        "1:     movl    $0, n_other_turn\n"
+        "2:     mov     n_other_turn, %ebx\n"
+        "       push    $0x63\n"
+        "       push    caller_esp\n"
+        "       push    $2\n"
+        "       push    other_code(, %ebx, 4)\n"
+        "       push    $flat_function\n"
+        "       iret\n"
+        "entry_of_other:\n"
+        "       incl    n_other_turn\n"
+        "       cmpl    $4, n_other_turn\n"
+        "       jb      2b\n"
+        "       mov     caller_esp, %ecx\n"
+        "       mov     $flat_function, %edx\n"
+        "       sysexit\n"
+        "3:     mov     $user_return, %edx\n"
+        "       sysexit\n");
+
+static void check_code_segments(void)
+{
+    for (unsigned i = 0; i < 4; i++)
+        gdt[other_code[i] / 8] = descriptor(OTHER_BASE, (0x10000000u << i) - 1, DESC_CODE | DESC_USER);
+    write_msr(MSR_SYSENTER_EIP, (uintptr_t)entry_of_flat);
+    set_gate(SEL_KERNEL_CODE, entry_of_other);
+    probe_user((void (*)(void))flat_function);
+    expect("turns", n_flat, TURNS);
+    expect("turns in other segments", n_other, (TURNS / 8 - 1) * 4);
+    expect("of them in the wrong one", n_wrong, 1); /* the first: it is not SYSEXIT's */
+    set_usual();
+    verdict("other code segments between calls");
+}
+
 /* ---- and a timer --------------------------------------------------------------------------------------- */
 
 static volatile unsigned n_ticks, n_ticks_in_ring_3;
@@ -362,6 +431,7 @@ static void check_all(void)
     if (by_sysenter) {
         check_alignment();
         check_wall();
+        check_code_segments();
     }
     check_interrupts();
     tss.esp0 = usual_esp0;

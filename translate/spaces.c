@@ -149,10 +149,12 @@ const uint32_t *spaces_table(struct translator *translator)
         if (table->slots == NULL)
             break;
     }
-    if (oldest->slots == NULL)
+    if (oldest->slots == NULL) {
         oldest->slots = reserve(TABLE_SIZE);
-    else
+    } else {
         clear(oldest->slots, TABLE_SIZE);
+        switch_forget(translator); /* a side may have it */
+    }
     oldest->mode = translator->mode;
     oldest->used_at = ++translator->uses;
     return oldest->slots;
