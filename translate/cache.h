@@ -77,6 +77,8 @@ struct quick {
     int8_t base, index; /* of an address; -1: none */
     uint8_t scale;
     int32_t displacement;
+    bool is_immediate; /* what is stored: `immediate`; else `gpr` */
+    uint32_t immediate;
 };
 
 /* An instruction that the monitor runs when translated code gets to it. */

@@ -1,6 +1,7 @@
 /*
- * The kernel's IN and OUT, and its MOV to and from a device's registers: called from translated code as other
- * sensitive instructions are, but most of what the emulator asks each time was known when the block was made.
+ * The kernel's IN and OUT, and its MOV to and from a device's registers or into a page table: called from
+ * translated code as other sensitive instructions are, but most of what the emulator asks each time was known
+ * when the block was made.
  * They change neither flags nor anything that decides the mode, so that all of the guest's state may stay
  * where it is.
  *
@@ -45,15 +46,19 @@ static struct quick quick_port(const struct insn *insn, bool is_in)
                           .port = (uint8_t)port->immediate};
 }
 
-static struct quick quick_move(enum quick_kind kind, const struct operand *reg, const struct operand *memory,
-                               uint32_t mode)
+static struct quick quick_move(enum quick_kind kind, const struct operand *value,
+                               const struct operand *memory, uint32_t mode)
 {
-    if (!is_plain_register(reg) || memory->mem.segment == SEG_CS ||
+    bool is_immediate = value->kind == OPERAND_IMMEDIATE;
+
+    if ((!is_immediate && !is_plain_register(value)) || memory->mem.segment == SEG_CS ||
         !memory_is_flat_in(mode, memory->mem.segment))
         return (struct quick){.kind = QUICK_NOT};
     return (struct quick){.kind = (uint8_t)kind,
                           .size = memory->size,
-                          .gpr = reg->reg.index,
+                          .gpr = is_immediate ? EAX : value->reg.index,
+                          .is_immediate = is_immediate,
+                          .immediate = value->immediate,
                           .base = memory->mem.base,
                           .index = memory->mem.index,
                           .scale = memory->mem.scale,
@@ -106,22 +111,52 @@ static gva_t address_of(const struct vcpu *vcpu, const struct quick *quick)
     return address;
 }
 
-static bool run_move(struct vm *vm, const struct quick *quick)
+static bool find_device(const struct vm *vm, gva_t linear, unsigned size, unsigned kind, uint32_t *address)
 {
-    struct vcpu *vcpu = &vm->vcpu;
-    gva_t linear = address_of(vcpu, quick);
-    bool is_load = quick->kind == QUICK_LOAD;
     gpa_t gpa;
 
-    if ((linear & PAGE_MASK) + quick->size > PAGE_SIZE ||
-        !device_pages_find(&vm->device_pages, linear, is_load ? ACCESS_READ : ACCESS_WRITE, &gpa) ||
-        gpa > UINT32_MAX)
+    if ((linear & PAGE_MASK) + size > PAGE_SIZE ||
+        !device_pages_find(&vm->device_pages, linear, kind, &gpa) || gpa > UINT32_MAX)
         return false;
-    if (is_load)
-        set_register(vcpu, quick, bus_read(board_bus(vm->board), BUS_MEMORY, (uint32_t)gpa, quick->size));
-    else
-        bus_write(board_bus(vm->board), BUS_MEMORY, (uint32_t)gpa, quick->size,
-                  vcpu->gpr[quick->gpr] & mask_of(quick->size));
+    *address = (uint32_t)gpa;
+    return true;
+}
+
+static bool run_load(struct vm *vm, const struct quick *quick)
+{
+    struct vcpu *vcpu = &vm->vcpu;
+    uint32_t address;
+
+    if (!find_device(vm, address_of(vcpu, quick), quick->size, ACCESS_READ, &address))
+        return false;
+    set_register(vcpu, quick, bus_read(board_bus(vm->board), BUS_MEMORY, address, quick->size));
+    return true;
+}
+
+/* Into a page that is a page table and nothing else. */
+static bool store_into_table(struct vm *vm, gva_t linear, uint32_t value, unsigned size)
+{
+    uint32_t rpn;
+
+    if ((linear & PAGE_MASK) + size > PAGE_SIZE)
+        return false;
+    rpn = shadow_held(vm->shadow, &vm->vcpu, linear, ACCESS_WRITE);
+    if (rpn == RPN_NONE || vm->memory.page_flags[rpn] != PAGE_IS_TABLE)
+        return false;
+    memory_write_page(&vm->memory, rpn, linear & PAGE_MASK, &value, size);
+    return true;
+}
+
+static bool run_store(struct vm *vm, const struct quick *quick)
+{
+    const struct vcpu *vcpu = &vm->vcpu;
+    gva_t linear = address_of(vcpu, quick);
+    uint32_t value = (quick->is_immediate ? quick->immediate : vcpu->gpr[quick->gpr]) & mask_of(quick->size);
+    uint32_t address;
+
+    if (!find_device(vm, linear, quick->size, ACCESS_WRITE, &address))
+        return store_into_table(vm, linear, value, quick->size);
+    bus_write(board_bus(vm->board), BUS_MEMORY, address, quick->size, value);
     return true;
 }
 
@@ -138,8 +173,9 @@ bool quick_run(struct vm *vm, const struct quick *quick)
         vcpu->ops->port_write(vcpu, port, quick->size, vcpu->gpr[EAX] & mask_of(quick->size));
         return true;
     case QUICK_LOAD:
+        return run_load(vm, quick);
     case QUICK_STORE:
-        return run_move(vm, quick);
+        return run_store(vm, quick);
     default:
         return false;
     }
