@@ -157,13 +157,14 @@ static void set_compare_flags(struct vcpu *vcpu, uint32_t left, uint32_t right, 
     vcpu->eflags = eflags;
 }
 
+/* Which operand is read first, and so faults first, the SDM leaves open: it is the second one (Zen 4). */
 static enum outcome compare_element(const struct string *string)
 {
     uint32_t left, right;
-    enum outcome outcome = read_source(string, &left);
+    enum outcome outcome = read_destination(string, &right);
 
     if (outcome == OUTCOME_DONE)
-        outcome = read_destination(string, &right);
+        outcome = read_source(string, &left);
     if (outcome != OUTCOME_DONE)
         return outcome;
     set_compare_flags(string->vcpu, left, right, string->size);

@@ -106,6 +106,27 @@ START_TEST(lods_keeps_the_rest_of_eax)
 }
 END_TEST
 
+/* As processors do it, which counts where both operands fault. */
+START_TEST(cmps_reads_the_second_operand_first)
+{
+    struct vcpu *vcpu = reset(1);
+
+    vcpu->gpr[ESI] = 0xf0000000; /* nothing there */
+    vcpu->gpr[EDI] = 0xe0000000;
+    ck_assert_int_eq(guest_run(vcpu, 0xa7), OUTCOME_FAULT); /* cmpsd */
+    ck_assert_uint_eq(vcpu->fault.cr2, 0xe0000000);
+
+    vcpu = reset(1);
+    guest_enter_ring(vcpu, 3);
+    vcpu->cr0 |= CR0_AM;
+    vcpu->eflags |= EFLAGS_AC;
+    vcpu->gpr[ESI]++;
+    vcpu->gpr[EDI] = 0xe0000000;
+    ck_assert_int_eq(guest_run(vcpu, 0xa7), OUTCOME_FAULT);
+    ck_assert_int_eq(vcpu->fault.vector, EXCEPTION_PF);
+}
+END_TEST
+
 START_TEST(repe_and_repne_end_where_zf_says)
 {
     struct vcpu *vcpu = reset(8);
@@ -297,11 +318,17 @@ END_TEST
 int main(void)
 {
     const TTest *tests[] = {
-        movs_moves_in_both_directions,     overlapping_bytes_move_one_by_one,
-        a_count_of_zero_does_nothing,      sixteen_bit_addresses_wrap_and_leave_the_upper_halves,
-        only_the_source_can_be_overridden, lods_keeps_the_rest_of_eax,
-        repe_and_repne_end_where_zf_says,  a_fault_leaves_the_elements_before_it_done,
-        a_long_one_comes_back_in_between,  single_step_traps_after_each_element,
+        movs_moves_in_both_directions,
+        overlapping_bytes_move_one_by_one,
+        a_count_of_zero_does_nothing,
+        sixteen_bit_addresses_wrap_and_leave_the_upper_halves,
+        only_the_source_can_be_overridden,
+        lods_keeps_the_rest_of_eax,
+        cmps_reads_the_second_operand_first,
+        repe_and_repne_end_where_zf_says,
+        a_fault_leaves_the_elements_before_it_done,
+        a_long_one_comes_back_in_between,
+        single_step_traps_after_each_element,
         at_once_is_as_one_by_one,
     };
 
