@@ -4,6 +4,7 @@
  * world, and return. What the fault means is engine.c's business. Read next: engine.c.
  */
 #include "signals/frame.h"
+#include "signals/nesting.h"
 
 #include <dlfcn.h>
 #include <signal.h>
@@ -150,6 +151,7 @@ int trap_capture_asynchronous(int signo, const siginfo_t *info, ucontext_t *uc, 
         trap_world.is_inside = false;
         trap_world.signo = signo;
         trap_world.capture_ns = trap_world.timed ? frame_host_ns() : 0;
+        nesting_end(uc);
         return 1;
     }
     if (frame_is_in_window(uc))
@@ -167,10 +169,6 @@ uint64_t frame_host_ns(void)
 }
 
 /* ---- into the guest by a frame ------------------------------------------------------------------------- */
-
-static const int synchronous_signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP, SIGSYS};
-
-#define COUNT(array) (sizeof(array) / sizeof(array)[0])
 
 /* The frame that the kernel would have made, had it interrupted the guest where it goes on. */
 static void make_frame(const struct world *world, ucontext_t *uc, struct _libc_fpstate *fpu)
@@ -195,13 +193,10 @@ int frame_enter(struct world *world)
 {
     _Alignas(64) struct _libc_fpstate fpu; /* as the kernel aligns it for XRSTOR */
     ucontext_t uc;
-    sigset_t asynchronous, open;
+    sigset_t asynchronous = nesting_asynchronous(), open;
 
     make_frame(world, &uc, &fpu);
     sigaltstack(NULL, &uc.uc_stack); /* rt_sigreturn sets it again */
-    sigfillset(&asynchronous);
-    for (size_t i = 0; i < COUNT(synchronous_signals); i++)
-        sigdelset(&asynchronous, synchronous_signals[i]);
     sigprocmask(SIG_BLOCK, &asynchronous, &open);
     if (*world->attention) {
         sigprocmask(SIG_SETMASK, &open, NULL);
@@ -213,20 +208,22 @@ int frame_enter(struct world *world)
 
 /* ---- handlers ------------------------------------------------------------------------------------------ */
 
-static bool install(int signo, void (*entry)(void))
+static bool install(int signo, void (*entry)(void), sigset_t mask)
 {
-    struct sigaction action = {.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER};
+    struct sigaction action = {.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER, .sa_mask = mask};
 
     memcpy(&action.sa_sigaction, &entry, sizeof entry);
-    sigemptyset(&action.sa_mask);
     signal_table[signo].is_ours = true;
     return sigaction(signo, &action, NULL) == 0;
 }
 
 bool frame_install_synchronous(void)
 {
-    for (size_t i = 0; i < COUNT(synchronous_signals); i++)
-        if (!install(synchronous_signals[i], trap_synchronous_entry))
+    sigset_t none;
+
+    sigemptyset(&none);
+    for (size_t i = 0; i < N_SYNCHRONOUS_SIGNALS; i++)
+        if (!install(synchronous_signals[i], trap_synchronous_entry, none))
             return false;
     return true;
 }
@@ -234,7 +231,7 @@ bool frame_install_synchronous(void)
 bool frame_install_asynchronous(int signo, void (*handler)(int signo))
 {
     signal_table[signo].handler = handler;
-    return install(signo, trap_asynchronous_entry);
+    return install(signo, trap_asynchronous_entry, nesting_asynchronous());
 }
 
 /* Any handler that others have installed (the console's SIGTERM, SIGALRM, SIGWINCH, ...) may interrupt the

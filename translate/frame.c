@@ -17,6 +17,7 @@
 #include <ucontext.h>
 
 #include "signals/crash.h"
+#include "signals/nesting.h"
 #include "translate/translator.h"
 #include "vcpu/fail.h"
 
@@ -167,7 +168,7 @@ static void capture(struct translator *translator, const ucontext_t *uc)
 }
 
 /* Back to who called translate_enter; the kernel is not told that the handler ended: nothing of it is needed,
- * since handlers are SA_NODEFER and their mask is empty. */
+ * since the mask of a synchronous signal's handler is empty, and that of another was put back. */
 static _Noreturn void leave(struct translator *translator, int how)
 {
     register struct context *context __asm__("r15") = &translator->context;
@@ -212,6 +213,7 @@ static void on_event(int signo, siginfo_t *info, void *opaque)
     running->context.pending = EFLAGS_IF;
     if (is_in_cache(uc)) {
         capture(running, uc);
+        nesting_end(uc);
         leave(running, TRANSLATE_INTERRUPTED);
     }
     if (rip >= (uintptr_t)translate_resume_start && rip < (uintptr_t)translate_resume_end) {
@@ -222,11 +224,11 @@ static void on_event(int signo, siginfo_t *info, void *opaque)
 
 /* ---- handlers ------------------------------------------------------------------------------------------ */
 
-static bool install(int signo, void (*handler)(int, siginfo_t *, void *))
+static bool install(int signo, void (*handler)(int, siginfo_t *, void *), sigset_t mask)
 {
-    struct sigaction action = {.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER, .sa_sigaction = handler};
+    struct sigaction action = {
+        .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER, .sa_sigaction = handler, .sa_mask = mask};
 
-    sigemptyset(&action.sa_mask);
     signal_table[signo].is_ours = true;
     return sigaction(signo, &action, NULL) == 0;
 }
@@ -240,7 +242,7 @@ void frame_adopt(void)
             action.sa_handler == SIG_DFL || action.sa_handler == SIG_IGN)
             continue;
         signal_table[signo].handler = action.sa_handler;
-        if (!install(signo, on_event))
+        if (!install(signo, on_event, nesting_asynchronous()))
             die("sigaction: %s", strerror(errno));
     }
 }
@@ -264,10 +266,12 @@ bool frame_open(struct translator *translator, char *error, size_t error_size)
     static const int synchronous[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGTRAP};
     struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN};
     bool is_done = open_stack(translator);
+    sigset_t none;
 
+    sigemptyset(&none);
     for (size_t i = 0; is_done && i < sizeof synchronous / sizeof synchronous[0]; i++)
-        is_done = install(synchronous[i], on_fault);
-    is_done = is_done && install(SIGRTMIN, on_event) &&
+        is_done = install(synchronous[i], on_fault, none);
+    is_done = is_done && install(SIGRTMIN, on_event, nesting_asynchronous()) &&
               timer_create(CLOCK_MONOTONIC, &event, &translator->timer) == 0;
     translator->has_timer = is_done;
     if (!is_done)
