@@ -324,7 +324,7 @@ static void check_wall(void)
 enum { OTHER_BASE = 0x1000, TURNS = 4000 };
 static const uint32_t other_code[] = {SEL_SPARE | 3, USER_FS, KERNEL_FS | 3, 0x78 | 3};
 USER_DATA static volatile uint32_t n_wrong, n_flat, n_other;
-static volatile uint32_t n_turns, n_other_turn, caller_esp;
+__attribute__((used)) static volatile uint32_t n_turns, n_other_turn, caller_esp;
 extern uint8_t flat_function[], entry_of_flat[], entry_of_other[];
 __asm__(".pushsection .user_text, \"ax\"\n"
         "       .balign 4096\n"
