@@ -124,8 +124,8 @@ struct walk_level {
 struct walk {
     gpa_t gpa;
     bool is_large, is_global;
-    bool user, write, execute; /* intersection of the levels' rights */
-    bool dirty;                /* D set in the leaf */
+    bool user, write, execute;                /* intersection of the levels' rights */
+    bool dirty;                               /* D set in the leaf */
     struct walk_level level[WALK_MAX_LEVELS]; /* of them there are... */
     unsigned n_levels;
 };
