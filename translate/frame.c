@@ -71,7 +71,7 @@ void frame_repair_fxsave(struct translator *translator)
     memcpy(image + FXSAVE_RDP, &rdp, sizeof rdp);
 }
 
-/* What is left of SYSENTER or SYSEXIT (lower_switch.c), in any order. */
+/* SYSENTER or SYSEXIT has begun (lower_switch.c): all of it, as if it had not. */
 static void complete_switch(struct translator *translator, enum switch_kind kind, const greg_t *gregs)
 {
     struct vcpu *vcpu = &translator->vm->vcpu;

@@ -1,9 +1,8 @@
 /*
  * The kernel's IN and OUT, and its MOV to and from a device's registers or into a page table: called from
  * translated code as other sensitive instructions are, but most of what the emulator asks each time was known
- * when the block was made.
- * They change neither flags nor anything that decides the mode, so that all of the guest's state may stay
- * where it is.
+ * when the block was made. They change neither flags nor anything that decides the mode, so that all of the
+ * guest's state may stay where it is.
  *
  * (INT n, IRET, SYSENTER and SYSEXIT are told apart here, too: of them it is known how they go on.)
  *
