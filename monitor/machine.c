@@ -318,7 +318,7 @@ static uint32_t machine_port_read(struct vcpu *vcpu, uint16_t port, unsigned siz
 }
 
 /* With the gate closed every second megabyte is another name of the one below it. */
-static void follow_a20(struct vm *vm, uint16_t port)
+void machine_follow_a20(struct vm *vm, uint16_t port)
 {
     gpa_t closed_bits = board_a20_enabled(vm->board) ? 0 : MEMORY_A20;
 
@@ -342,7 +342,7 @@ static void machine_port_write(struct vcpu *vcpu, uint16_t port, unsigned size, 
 
     machine_note(vm, &(struct note){.kind = NOTE_PORT_WRITE, .address = port, .size = size, .value = value});
     bus_write(board_bus(vm->board), BUS_PORT, port, size, value);
-    follow_a20(vm, port);
+    machine_follow_a20(vm, port);
 }
 
 static uint64_t machine_tsc(struct vcpu *vcpu)

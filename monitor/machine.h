@@ -14,6 +14,9 @@ struct board_observer machine_board_observer(struct vm *vm);
 uint64_t machine_now(void *vm);
 void machine_observe_shadow(void *vm, enum shadow_change change, gva_t first, uint32_t n_pages);
 
+/* After a write to any port: the A20 gate may have moved. */
+void machine_follow_a20(struct vm *vm, uint16_t port);
+
 void machine_add_note(struct vm *vm, const struct note *note);
 /* Adds a note to the event being built, if anybody observes. */
 static inline void machine_note(struct vm *vm, const struct note *note)
