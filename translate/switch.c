@@ -11,8 +11,6 @@
  *
  * Read next: lower_switch.c.
  */
-#include <string.h>
-
 #include "translate/translator.h"
 
 void switch_forget(struct translator *translator)
@@ -44,7 +42,8 @@ void switch_complete(struct translator *translator, const struct side *side)
 
 static bool is_same(const struct segment *a, const struct segment *b)
 {
-    return memcmp(a, b, sizeof *a) == 0;
+    return a->selector == b->selector && a->attributes == b->attributes && a->base == b->base &&
+           a->limit == b->limit;
 }
 
 static bool is_known(const struct side *side, uint32_t old_mode, const struct vcpu *vcpu)
