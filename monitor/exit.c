@@ -245,4 +245,5 @@ void vm_handle_exit(struct vm *vm, const struct vm_exit *exit)
     vm_event_begin(vm, exit);
     disposition = handle(vm, exit);
     vm_event_end(vm, disposition);
+    vm->foreseen.is_there = false; /* it was about this instruction */
 }

@@ -169,14 +169,41 @@ static void map_for_system(struct vm *vm, gva_t linear, gpa_t gpa, unsigned kind
     (void)shadow_map(shadow, &vm->vcpu, linear, kind & (ACCESS_READ | ACCESS_WRITE), &fault);
 }
 
+/* Was this access foreseen? *is_allowed: with what result, in *walk or vcpu->fault. */
+static bool take_foreseen(struct vm *vm, gva_t linear, unsigned size, unsigned kind, struct walk *walk,
+                          bool *is_allowed)
+{
+    if (!vm->foreseen.is_there || vm->foreseen.linear != linear || vm->foreseen.kind != kind ||
+        (linear & PAGE_MASK) + size > PAGE_SIZE)
+        return false;
+    vm->foreseen.is_there = false;
+    *is_allowed = vm->foreseen.is_allowed;
+    if (!*is_allowed)
+        vm->vcpu.fault = vm->foreseen.fault;
+    else if (!guest_walk_complete(&vm->memory, &vm->foreseen.walk, kind))
+        return false;
+    *walk = vm->foreseen.walk;
+    return true;
+}
+
+static bool walk_bytes(struct vm *vm, gva_t linear, unsigned size, unsigned kind, struct walk walk[2],
+                       unsigned *first_size)
+{
+    bool is_allowed;
+
+    *first_size = size;
+    if (take_foreseen(vm, linear, size, kind, walk, &is_allowed))
+        return is_allowed;
+    return guest_walk_bytes(&vm->memory, &vm->vcpu, linear, size, kind, walk, first_size, &vm->vcpu.fault);
+}
+
 static enum outcome walked_access(struct vm *vm, gva_t linear, void *buf, unsigned size, unsigned kind)
 {
-    struct vcpu *vcpu = &vm->vcpu;
     struct walk walk[2];
     unsigned first_size;
     bool is_crossing;
 
-    if (!guest_walk_bytes(&vm->memory, vcpu, linear, size, kind, walk, &first_size, &vcpu->fault))
+    if (!walk_bytes(vm, linear, size, kind, walk, &first_size))
         return OUTCOME_FAULT;
     is_crossing = first_size < size;
     if ((kind & ACCESS_USER) && linear >= shadow_user_limit(vm->shadow))

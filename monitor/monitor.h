@@ -287,6 +287,14 @@ struct vm {
     bool holds_devices, held_device;
     /* The engine decides about this instruction's pages: what the emulator reaches is not mapped for it. */
     bool maps_by_itself;
+    /* It has peeked already where the instruction will reach, with the same answer: no second walk. */
+    struct {
+        bool is_there, is_allowed;
+        gva_t linear;
+        unsigned kind;
+        struct walk walk;   /* if it is allowed... */
+        struct fault fault; /* ...and if not */
+    } foreseen;
 
     enum stop_reason stop_reason;
     uint32_t stop_value; /* isa-debug-exit */

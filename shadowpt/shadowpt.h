@@ -136,8 +136,13 @@ struct walk {
 bool guest_walk(struct guest_memory *memory, const struct vcpu *vcpu, gva_t gva, unsigned kind, bool is_peek,
                 struct walk *walk, struct fault *fault);
 
-/* The same for `size` bytes (no more than a page), which may cross into a second page: then both are walked,
- * and neither gets A or D unless both accesses are allowed. *first_size of the bytes are in the first. */
+/* Makes of a walk that was a peek, and found its page, one that was none: A and D are set. false: an entry
+ * was not what it is now; nothing is said of the page then. */
+bool guest_walk_complete(struct guest_memory *memory, struct walk *walk, unsigned kind);
+
+/* The same as guest_walk for `size` bytes (no more than a page), which may cross into a second page: then
+ * both are walked, and neither gets A or D unless both accesses are allowed. *first_size of the bytes are in
+ * the first. */
 bool guest_walk_bytes(struct guest_memory *memory, const struct vcpu *vcpu, gva_t gva, unsigned size,
                       unsigned kind, struct walk walk[2], unsigned *first_size, struct fault *fault);
 

@@ -195,6 +195,11 @@ bool guest_walk(struct guest_memory *memory, const struct vcpu *vcpu, gva_t gva,
     return true;
 }
 
+bool guest_walk_complete(struct guest_memory *memory, struct walk *walk, unsigned kind)
+{
+    return set_accessed_dirty(memory, walk, kind);
+}
+
 bool guest_walk_bytes(struct guest_memory *memory, const struct vcpu *vcpu, gva_t gva, unsigned size,
                       unsigned kind, struct walk walk[2], unsigned *first_size, struct fault *fault)
 {

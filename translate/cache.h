@@ -66,8 +66,8 @@ struct block {
     bool is_sealed; /* and its direct entry leads elsewhere */
 };
 
-/* The kernel's IN, OUT and MOV in short, and what changes the ring (quick.c). */
-enum quick_kind { QUICK_NOT, QUICK_IN, QUICK_OUT, QUICK_LOAD, QUICK_STORE, QUICK_SWITCH };
+/* The kernel's IN, OUT, MOV and INVLPG in short, and what changes the ring (quick.c). */
+enum quick_kind { QUICK_NOT, QUICK_IN, QUICK_OUT, QUICK_LOAD, QUICK_STORE, QUICK_INVLPG, QUICK_SWITCH };
 
 struct quick {
     uint8_t kind; /* enum quick_kind */

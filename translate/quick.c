@@ -1,8 +1,8 @@
 /*
- * The kernel's IN and OUT, and its MOV to and from a device's registers or into a page table: called from
- * translated code as other sensitive instructions are, but most of what the emulator asks each time was known
- * when the block was made. They change neither flags nor anything that decides the mode, so that all of the
- * guest's state may stay where it is.
+ * The kernel's IN, OUT and INVLPG, and its MOV to and from a device's registers or into a page table: called
+ * from translated code as other sensitive instructions are, but most of what the emulator asks each time was
+ * known when the block was made. They change neither flags nor anything that decides the mode, so that all of
+ * the guest's state may stay where it is.
  *
  * (INT n, IRET, SYSENTER and SYSEXIT are told apart here, too: of them it is known how they go on.)
  *
@@ -65,6 +65,17 @@ static struct quick quick_move(enum quick_kind kind, const struct operand *value
                           .displacement = memory->mem.displacement};
 }
 
+static struct quick quick_invlpg(const struct operand *page, uint32_t mode)
+{
+    if (!memory_is_flat_in(mode, page->mem.segment))
+        return (struct quick){.kind = QUICK_NOT};
+    return (struct quick){.kind = QUICK_INVLPG,
+                          .base = page->mem.base,
+                          .index = page->mem.index,
+                          .scale = page->mem.scale,
+                          .displacement = page->mem.displacement};
+}
+
 struct quick quick_of(const struct insn *insn, uint32_t mode)
 {
     const struct operand *to = &insn->operand[0], *from = &insn->operand[1];
@@ -77,6 +88,8 @@ struct quick quick_of(const struct insn *insn, uint32_t mode)
         return quick_port(insn, true);
     if (is_handled_by(insn, HANDLE_out))
         return quick_port(insn, false);
+    if (is_handled_by(insn, HANDLE_invlpg) && insn->address_size == 4)
+        return quick_invlpg(to, mode);
     if (insn->sensitive == NULL && insn->mnemonic == ZYDIS_MNEMONIC_MOV && insn->address_size == 4) {
         if (from->kind == OPERAND_MEMORY)
             return quick_move(QUICK_LOAD, to, from, mode);
@@ -179,6 +192,9 @@ bool quick_run(struct vm *vm, const struct quick *quick)
         return run_load(vm, quick);
     case QUICK_STORE:
         return run_store(vm, quick);
+    case QUICK_INVLPG:
+        vcpu->ops->invlpg(vcpu, address_of(vcpu, quick));
+        return true;
     default:
         return false;
     }

@@ -144,14 +144,18 @@ static void prepare_page(struct translator *translator, const struct access *acc
 {
     struct vm *vm = translator->vm;
     uint32_t page = access->linear >> PAGE_SHIFT;
-    struct walk walk;
-    struct fault fault;
+    const struct walk *walk = &vm->foreseen.walk;
+    bool is_allowed = guest_walk(&vm->memory, &vm->vcpu, access->linear, access->kind, true,
+                                 &vm->foreseen.walk, &vm->foreseen.fault);
 
-    if (!guest_walk(&vm->memory, &vm->vcpu, access->linear, access->kind, true, &walk, &fault) ||
-        is_first_use(&walk, access->kind))
+    vm->foreseen.is_there = true;
+    vm->foreseen.is_allowed = is_allowed;
+    vm->foreseen.linear = access->linear;
+    vm->foreseen.kind = access->kind;
+    if (!is_allowed || is_first_use(walk, access->kind))
         give_credit(translator, page, CREDIT);
-    else if (memory_rpn(&vm->memory, walk.gpa) != RPN_NONE && !take_credit(translator, page))
-        map(vm, access, walk.user);
+    else if (memory_rpn(&vm->memory, walk->gpa) != RPN_NONE && !take_credit(translator, page))
+        map(vm, access, walk->user);
 }
 
 /* It is mapped for reading only, and shall stay so. */
