@@ -287,7 +287,8 @@ struct vm {
     bool holds_devices, held_device;
     /* The engine decides about this instruction's pages: what the emulator reaches is not mapped for it. */
     bool maps_by_itself;
-    /* It has peeked already where the instruction will reach, with the same answer: no second walk. */
+    /* It has peeked where the instruction will reach: that access need not walk again. Holds until
+     * vm_handle_exit ends. */
     struct {
         bool is_there, is_allowed;
         gva_t linear;
