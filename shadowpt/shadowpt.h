@@ -137,7 +137,7 @@ bool guest_walk(struct guest_memory *memory, const struct vcpu *vcpu, gva_t gva,
                 struct walk *walk, struct fault *fault);
 
 /* Makes of a walk that was a peek, and found its page, one that was none: A and D are set. false: an entry
- * was not what it is now; nothing is said of the page then. */
+ * has changed since, and the walk is to be made again. */
 bool guest_walk_complete(struct guest_memory *memory, struct walk *walk, unsigned kind);
 
 /* The same as guest_walk for `size` bytes (no more than a page), which may cross into a second page: then
