@@ -27,15 +27,6 @@ enum {
 
 static uint64_t first_gdt[GDT_ENTRIES];
 
-static void make_segments(void)
-{
-    gdt[CODE_0 / 8] = descriptor(0, UINT32_MAX, DESC_CODE);
-    gdt[DATA_0 / 8] = descriptor(0, UINT32_MAX, DESC_DATA);
-    gdt[CODE_3 / 8] = descriptor(0, UINT32_MAX, DESC_CODE | DESC_USER);
-    gdt[DATA_3 / 8] = descriptor(0, UINT32_MAX, DESC_DATA | DESC_USER);
-    memcpy(first_gdt, gdt, sizeof first_gdt);
-}
-
 /* ---- the calls ----------------------------------------------------------------------------------------- */
 
 /* Ring 3 counts EBX down to 0, unless its selectors are not EDI (CS, SS) or %fs:0 is not ESI. */
@@ -52,7 +43,7 @@ static void make_segments(void)
     "3:\n"
 USER_CODE(call_by_sysenter, "1: mov %esp, %ecx\n mov $2f, %edx\n sysenter\n" COUNT_DOWN)
 USER_CODE(call_by_int, "1: int $0x41\n" COUNT_DOWN)
-/* Not one of them reads a selector. */
+/* For engines under which reading a selector does not trap. */
 USER_CODE(call_by_int_only, "1: int $0x41\n cmp %fs:0, %esi\n jne 3f\n dec %ebx\n jnz 1b\n 3:")
 
 /* Behind the habit: a misaligned access, or one to the kernel's memory, through FS. */
@@ -118,16 +109,9 @@ static uint32_t top_of(unsigned stack)
     return (uintptr_t)stacks[stack] + sizeof stacks[stack];
 }
 
-static void set_sysenter(uint16_t cs, unsigned stack, const void *entry)
+static void set_gate(const void *entry)
 {
-    write_msr(MSR_SYSENTER_CS, cs);
-    write_msr(MSR_SYSENTER_ESP, top_of(stack));
-    write_msr(MSR_SYSENTER_EIP, (uintptr_t)entry);
-}
-
-static void set_gate(uint16_t cs, const void *entry)
-{
-    idt[0x41] = gate(cs, (uintptr_t)entry, DESC_INTERRUPT_GATE | DESC_USER);
+    idt[0x41] = gate(SEL_KERNEL_CODE, (uintptr_t)entry, DESC_INTERRUPT_GATE | DESC_USER);
 }
 
 /* ---- one habit ----------------------------------------------------------------------------------------- */
@@ -190,10 +174,13 @@ static void expect_calls(uint32_t calls, unsigned stack)
 static void set_usual(void)
 {
     memcpy(gdt, first_gdt, sizeof first_gdt);
-    if (by_sysenter)
-        set_sysenter(CODE_0, 0, entry_by_sysenter);
-    else
-        set_gate(SEL_KERNEL_CODE, entry_by_int);
+    if (by_sysenter) {
+        write_msr(MSR_SYSENTER_CS, CODE_0);
+        write_msr(MSR_SYSENTER_ESP, top_of(0));
+        write_msr(MSR_SYSENTER_EIP, (uintptr_t)entry_by_sysenter);
+    } else {
+        set_gate(entry_by_int);
+    }
     load_fs(USER_FS);
     user_flags = 0;
 }
@@ -219,7 +206,7 @@ static void check_entry(void)
         if (by_sysenter)
             write_msr(MSR_SYSENTER_EIP, (uintptr_t)(is_other ? other_entry_by_sysenter : entry_by_sysenter));
         else
-            set_gate(SEL_KERNEL_CODE, is_other ? other_entry_by_int : entry_by_int);
+            set_gate(is_other ? other_entry_by_int : entry_by_int);
         expect_calls(is_other ? HABIT * 0x10001u : HABIT, 0);
     }
     set_usual();
@@ -377,7 +364,7 @@ static void check_code_segments(void)
     for (unsigned i = 0; i < 4; i++)
         gdt[other_code[i] / 8] = descriptor(OTHER_BASE, (0x10000000u << i) - 1, DESC_CODE | DESC_USER);
     write_msr(MSR_SYSENTER_EIP, (uintptr_t)entry_of_flat);
-    set_gate(SEL_KERNEL_CODE, entry_of_other);
+    set_gate(entry_of_other);
     probe_user((void (*)(void))flat_function);
     expect("turns", n_flat, TURNS);
     expect("turns in other segments", n_other, (TURNS / 8 - 1) * 4);
@@ -439,7 +426,10 @@ static void check_all(void)
 
 void guest_main(void)
 {
-    make_segments();
+    gdt[CODE_0 / 8] = descriptor(0, UINT32_MAX, DESC_CODE);
+    gdt[DATA_0 / 8] = descriptor(0, UINT32_MAX, DESC_DATA);
+    gdt[CODE_3 / 8] = descriptor(0, UINT32_MAX, DESC_CODE | DESC_USER);
+    gdt[DATA_3 / 8] = descriptor(0, UINT32_MAX, DESC_DATA | DESC_USER);
     gdt[USER_FS / 8] = descriptor((uintptr_t)in_user_fs, UINT32_MAX, DESC_DATA | DESC_USER);
     gdt[KERNEL_FS / 8] = descriptor((uintptr_t)&in_fs, UINT32_MAX, DESC_DATA);
     memcpy(first_gdt, gdt, sizeof first_gdt);

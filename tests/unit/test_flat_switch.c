@@ -12,21 +12,16 @@ static const uint8_t int_n[] = {0xcd, VECTOR}, iret[] = {0xcf};
 
 /* ---- situations --------------------------------------------------------------------------------------- */
 
-static void add_gates(struct vcpu *vcpu)
+static void in_ring_0(struct vcpu *vcpu)
 {
     guest_set_idt(vcpu->machine, VECTOR, SEL_CODE0, HANDLER, 0xee);
     guest_set_idt(vcpu->machine, EXCEPTION_PF, SEL_CODE0, HANDLER, 0x8f);
     vcpu->eflags |= EFLAGS_IF | EFLAGS_CF;
 }
 
-static void in_ring_0(struct vcpu *vcpu)
-{
-    add_gates(vcpu);
-}
-
 static void in_ring_3(struct vcpu *vcpu)
 {
-    add_gates(vcpu);
+    in_ring_0(vcpu);
     guest_enter_ring(vcpu, 3);
 }
 
