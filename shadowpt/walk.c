@@ -89,7 +89,7 @@ static bool refuse(struct fault *fault, const struct paging_mode *mode, gva_t gv
 
 /* Sets A in every entry used, and D in the last on a write (SDM Vol 3A 4.8); both are in an entry's low half.
  * false: an entry changed under us. */
-static bool set_accessed_dirty(struct guest_memory *memory, struct walk *walk, unsigned kind)
+bool guest_walk_complete(struct guest_memory *memory, struct walk *walk, unsigned kind)
 {
     for (unsigned i = 0; i < walk->n_levels; i++) {
         uint32_t old = (uint32_t)walk->level[i].entry;
@@ -190,14 +190,9 @@ bool guest_walk(struct guest_memory *memory, const struct vcpu *vcpu, gva_t gva,
             return false;
         if (!is_allowed(vcpu, walk, kind))
             return refuse(fault, mode, gva, kind, PF_PRESENT);
-    } while (!is_peek && !set_accessed_dirty(memory, walk, kind));
+    } while (!is_peek && !guest_walk_complete(memory, walk, kind));
     walk->gpa &= ~memory->closed_bits;
     return true;
-}
-
-bool guest_walk_complete(struct guest_memory *memory, struct walk *walk, unsigned kind)
-{
-    return set_accessed_dirty(memory, walk, kind);
 }
 
 bool guest_walk_bytes(struct guest_memory *memory, const struct vcpu *vcpu, gva_t gva, unsigned size,

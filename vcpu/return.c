@@ -168,17 +168,23 @@ static enum outcome return_to_v8086(struct vcpu *vcpu)
     return OUTCOME_DONE;
 }
 
+static void set_flags(struct vcpu *vcpu, uint32_t flags, uint32_t changeable)
+{
+    vcpu->eflags = (vcpu->eflags & ~changeable) | (flags & changeable);
+}
+
 static enum outcome return_from_interrupt(struct vcpu *vcpu, unsigned size)
 {
     const uint32_t changeable = changeable_flags(vcpu, size);
-    struct stack stack = vcpu_current_stack(vcpu);
+    struct stack stack;
     uint32_t frame[3]; /* EIP, CS, EFLAGS */
     enum outcome outcome;
 
     if (size == 4 && flat_return(vcpu, &frame[2])) {
-        vcpu->eflags = (vcpu->eflags & ~changeable) | (frame[2] & changeable);
+        set_flags(vcpu, frame[2], changeable);
         return OUTCOME_DONE;
     }
+    stack = vcpu_current_stack(vcpu);
     outcome = vcpu_stack_pop_frame(vcpu, &stack, frame, 3, size);
     if (outcome != OUTCOME_DONE)
         return outcome;
@@ -189,7 +195,7 @@ static enum outcome return_from_interrupt(struct vcpu *vcpu, unsigned size)
     else
         outcome = return_to_code(vcpu, (uint16_t)frame[1], frame[0], &stack, size, 0);
     if (outcome == OUTCOME_DONE)
-        vcpu->eflags = (vcpu->eflags & ~changeable) | (frame[2] & changeable);
+        set_flags(vcpu, frame[2], changeable);
     return outcome;
 }
 
