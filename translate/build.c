@@ -405,6 +405,30 @@ void build_call(struct builder *b)
     call->resume = b->cache->executable + (b->e.at - b->cache->writable);
 }
 
+static void point_saved_ecx(struct builder *b)
+{
+    build_point(b, b->is_shadowed ? POINT_SHADOWED_ECX : POINT_SAVED_ECX, b->eip);
+}
+
+void build_save_ecx(struct builder *b)
+{
+    emit_mov64(&b->e, R9, RCX);
+    point_saved_ecx(b);
+}
+
+void build_restore_ecx(struct builder *b)
+{
+    emit_mov64(&b->e, RCX, R9);
+    point_here(b);
+}
+
+void build_call_with_saved_ecx(struct builder *b)
+{
+    point_saved_ecx(b);
+    build_restore_ecx(b);
+    build_call(b);
+}
+
 /* ---- instructions -------------------------------------------------------------------------------------- */
 
 static void emit_entries(struct builder *b)

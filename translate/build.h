@@ -133,6 +133,11 @@ void build_dispatch(struct builder *b);
 void build_side_exit(struct builder *b, uint8_t *displacement, uint32_t eip);
 /* The instruction becomes a call into the monitor. */
 void build_call(struct builder *b);
+/* ECX waits in r9 while JRCXZ decides, and comes back. */
+void build_save_ecx(struct builder *b);
+void build_restore_ecx(struct builder *b);
+/* The same as build_call for jumps that left ECX in r9. */
+void build_call_with_saved_ecx(struct builder *b);
 
 /* ---- memory.c: guest memory operands ------------------------------------------------------------------- */
 

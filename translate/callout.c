@@ -221,7 +221,6 @@ static const uint8_t *on_callout(struct translator *translator, struct call *cal
     struct vm_exit exit = {.reason = EXIT_SENSITIVE, .insn = &call->insn};
     uint64_t n_flushes = translator->cache.n_flushes;
     bool is_fpu = call->insn.sensitive != NULL && call->insn.sensitive->handler == HANDLE_fpu;
-    uint32_t eip = call->eip;
     uint64_t n_instructions;
     bool is_adapted = false;
 
@@ -250,7 +249,7 @@ static const uint8_t *on_callout(struct translator *translator, struct call *cal
     vm_handle_exit(vm, &exit);
     vm->maps_by_itself = false;
     translator->is_call_done = vm->n_instructions != n_instructions;
-    if (!translator->is_call_done && vm->vcpu.eip != eip && translator->cache.n_flushes == n_flushes)
+    if (!translator->is_call_done && translator->cache.n_flushes == n_flushes && vm->vcpu.eip != call->eip)
         call->was_needed = true; /* in a handler; not between two turns of a string instruction */
     note_load(translator, call);
     if (is_fpu)

@@ -140,6 +140,12 @@ static inline void emit_store_context(struct emitter *e, int32_t offset, unsigne
     emit_op_base(e, 0, OP_MOV_STORE, reg, R15, offset);
 }
 
+/* mov reg64, [r15 + offset] */
+static inline void emit_load_context64(struct emitter *e, unsigned reg, int32_t offset)
+{
+    emit_op_base(e, 1, OP_MOV_LOAD, reg, R15, offset);
+}
+
 /* mov dword [r15 + offset], imm32 */
 static inline void emit_store_context_imm(struct emitter *e, int32_t offset, uint32_t value)
 {

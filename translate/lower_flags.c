@@ -183,7 +183,7 @@ bool lower_mov_from_control(struct builder *b)
     if (!is_kernel(b) || from->reg.class != REGISTER_CONTROL || from->reg.index > 4 || from->reg.index == 1 ||
         to->reg.index == ESP)
         return false;
-    emit_op_base(&b->e, 1, OP_MOV_LOAD, R8, R15, CONTEXT_VCPU);
+    emit_load_context64(&b->e, R8, CONTEXT_VCPU);
     emit_op_base(&b->e, 0, OP_MOV_LOAD, to->reg.index, R8, offsets[from->reg.index]);
     return true;
 }

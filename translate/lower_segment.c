@@ -35,7 +35,7 @@ static void emit_selector(struct builder *b, unsigned to, unsigned segment)
         emit_load_word(&b->e, to, R15, selectors + (segment == SEG_SS ? 2 : 0));
         return;
     }
-    emit_op_base(&b->e, 1, OP_MOV_LOAD, R8, R15, CONTEXT_VCPU);
+    emit_load_context64(&b->e, R8, CONTEXT_VCPU);
     emit_load_word(&b->e, to, R8, segment_offset(segment) + (int32_t)offsetof(struct segment, selector));
 }
 
@@ -86,8 +86,7 @@ static void emit_comparison(struct builder *b, unsigned segment, uint8_t *miss[2
     emit_movzx(e, MOVZX_BYTE, R10, R8);
     emit_op_index(e, 1, OP_MOV_LOAD, R10, R15, R10, 3,
                   is_flat_by_mode(segment) ? CONTEXT_FLAT_NOTES : CONTEXT_FULL_NOTES);
-    emit_mov64(e, R9, RCX);
-    build_point(b, POINT_SAVED_ECX, b->eip);
+    build_save_ecx(b);
     emit_op_base(e, 0, OP_MOV_LOAD, RCX, R10, NOTE_MINUS_SELECTOR);
     emit_op_index(e, 0, OP_LEA, RCX, RCX, R8, 0, 0);
     miss[0] = emit_jump_unless_zero(e);
@@ -96,8 +95,7 @@ static void emit_comparison(struct builder *b, unsigned segment, uint8_t *miss[2
     emit_op_base(e, 1, OP_MOV_LOAD, R8, R10, NOTE_MINUS_DESCRIPTOR);
     emit_op_index(e, 1, OP_LEA, RCX, RCX, R8, 0, 0);
     miss[1] = emit_jump_unless_zero(e);
-    emit_mov64(e, RCX, R9);
-    build_point(b, POINT_EIP, b->eip);
+    build_restore_ecx(b);
 }
 
 /* From the first store on a signal handler makes the load complete (notes_complete). */
@@ -105,7 +103,7 @@ static void emit_load(struct builder *b, unsigned segment, int16_t popped)
 {
     struct emitter *e = &b->e;
 
-    emit_op_base(e, 1, OP_MOV_LOAD, R9, R15, CONTEXT_VCPU);
+    emit_load_context64(e, R9, CONTEXT_VCPU);
     emit_op_base(e, 1, OP_MOV_LOAD, R8, R10, NOTE_SEGMENT);
     build_count_this(b);
     b->esp = popped;
@@ -139,10 +137,7 @@ static void load(struct builder *b, unsigned segment, int16_t popped)
     b->eip = eip;
     emit_patch(miss[0], b->e.at);
     emit_patch(miss[1], b->e.at);
-    build_point(b, POINT_SAVED_ECX, eip);
-    emit_mov64(&b->e, RCX, R9);
-    build_point(b, POINT_EIP, eip);
-    build_call(b);
+    build_call_with_saved_ecx(b);
     emit_patch(done, b->e.at);
 }
 

@@ -16,24 +16,17 @@ static int32_t side_offset(enum switch_kind kind, size_t member)
 
 #define SIDE(kind, member) side_offset(kind, offsetof(struct side, member))
 
-static void emit_load64(struct emitter *e, unsigned reg, int32_t offset)
-{
-    emit_op_base(e, 1, OP_MOV_LOAD, reg, R15, offset);
-}
-
 /* Returns the jump that is taken, with ecx in r9d, if the side is not known. */
 static uint8_t *emit_comparison(struct builder *b, enum switch_kind kind)
 {
     struct emitter *e = &b->e;
     uint8_t *miss;
 
-    emit_mov64(e, R9, RCX);
-    build_point(b, b->is_shadowed ? POINT_SHADOWED_ECX : POINT_SAVED_ECX, b->eip);
+    build_save_ecx(b);
     emit_load_context(e, RCX, SIDE(kind, minus_mode));
     emit_op_base(e, 0, OP_LEA, RCX, RCX, (int32_t)b->mode);
     miss = emit_jump_unless_zero(e);
-    emit_mov64(e, RCX, R9);
-    build_point(b, b->is_shadowed ? POINT_SHADOWED : POINT_EIP, b->eip);
+    build_restore_ecx(b);
     return miss;
 }
 
@@ -41,7 +34,7 @@ static void move_segment_window(struct emitter *e, enum segment_index segment)
 {
     int32_t offset = (int32_t)(offsetof(struct context, segment_windows) + segment * sizeof(uintptr_t));
 
-    emit_load64(e, R10, offset);
+    emit_load_context64(e, R10, offset);
     emit_op_index(e, 1, OP_LEA, R10, R10, R9, 0, 0);
     emit_op_base(e, 1, OP_MOV_STORE, R10, R15, offset);
 }
@@ -54,11 +47,11 @@ static void emit_switch(struct builder *b, enum switch_kind kind)
     emit_store_context_imm(e, offsetof(struct context, switched), (uint32_t)kind + 1);
     emit_load_context(e, R9, SIDE(kind, selectors));
     emit_store_context(e, offsetof(struct context, selectors), R9);
-    emit_load64(e, R9, SIDE(kind, window_change));
+    emit_load_context64(e, R9, SIDE(kind, window_change));
     move_segment_window(e, SEG_FS);
     move_segment_window(e, SEG_GS);
-    emit_load64(e, R13, SIDE(kind, table));
-    emit_load64(e, R14, SIDE(kind, window));
+    emit_load_context64(e, R13, SIDE(kind, table));
+    emit_load_context64(e, R14, SIDE(kind, window));
     build_dispatch(b);
 }
 
@@ -71,10 +64,7 @@ static void finish(struct builder *b, uint8_t *miss, bool was_shadowed)
 {
     b->is_shadowed = was_shadowed;
     emit_patch(miss, b->e.at);
-    build_point(b, was_shadowed ? POINT_SHADOWED_ECX : POINT_SAVED_ECX, b->eip);
-    emit_mov64(&b->e, RCX, R9);
-    build_point(b, was_shadowed ? POINT_SHADOWED : POINT_EIP, b->eip);
-    build_call(b);
+    build_call_with_saved_ecx(b);
     b->is_shadowed = false;
     build_exit(b, build_next_eip(b)); /* which it never comes to */
 }
@@ -87,7 +77,7 @@ bool lower_sysenter(struct builder *b)
         return false;
     build_flush_esp(b);
     miss = emit_comparison(b, SWITCH_SYSENTER);
-    emit_load64(&b->e, R8, CONTEXT_VCPU);
+    emit_load_context64(&b->e, R8, CONTEXT_VCPU);
     emit_op_base(&b->e, 0, OP_MOV_LOAD, R9, R8, (int32_t)offsetof(struct vcpu, msr.sysenter_esp));
     emit_op_base(&b->e, 0, OP_MOV_LOAD, R8, R8, (int32_t)offsetof(struct vcpu, msr.sysenter_eip));
     build_point(b, POINT_ENTERS, 0);

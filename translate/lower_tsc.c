@@ -37,11 +37,6 @@ static void emit_add(struct emitter *e, unsigned reg)
     emit_op_index(e, 1, OP_LEA, R8, R8, reg, 0, 0);
 }
 
-static void emit_load_context64(struct emitter *e, unsigned reg, int32_t offset)
-{
-    emit_op_base(e, 1, OP_MOV_LOAD, reg, R15, offset);
-}
-
 bool lower_tsc(struct builder *b)
 {
     static const uint8_t rdtsc[] = {0x0f, 0x31};

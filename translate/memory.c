@@ -215,7 +215,7 @@ void memory_emit(struct builder *b, const struct operand *operand, const struct 
 
         emit_load_context(&b->e, R9, CONTEXT_BASES + 4 * (int32_t)segment);
         emit_op_index(&b->e, 0, OP_LEA, sum, sum, R9, 0, 0);
-        emit_op_base(&b->e, 1, OP_MOV_LOAD, R9, R15, CONTEXT_SEGMENT_WINDOWS + 8 * (int32_t)segment);
+        emit_load_context64(&b->e, R9, CONTEXT_SEGMENT_WINDOWS + 8 * (int32_t)segment);
         emit_window(&b->e, form, R9, sum, 0);
     }
     if (form->immediate != NULL)

@@ -78,16 +78,14 @@ static void give_window(struct context *context, enum segment_index index)
         context->window + (mode_is_none(&context->vcpu->segment[index]) ? NOWHERE : 0);
 }
 
-static void give_selectors(struct context *context)
+uint32_t notes_selectors(const struct vcpu *vcpu)
 {
-    const struct segment *segment = context->vcpu->segment;
-
-    context->selectors = segment[SEG_CS].selector | (uint32_t)segment[SEG_SS].selector << 16;
+    return vcpu->segment[SEG_CS].selector | (uint32_t)vcpu->segment[SEG_SS].selector << 16;
 }
 
 void notes_give_segments(struct context *context)
 {
-    give_selectors(context);
+    context->selectors = notes_selectors(context->vcpu);
     for (unsigned i = 0; i < SEG_COUNT; i++)
         context->bases[i] = context->vcpu->segment[i].base;
     give_window(context, SEG_FS);
@@ -96,7 +94,7 @@ void notes_give_segments(struct context *context)
 
 void notes_give_switch(struct context *context)
 {
-    give_selectors(context);
+    context->selectors = notes_selectors(context->vcpu);
     context->bases[SEG_CS] = context->vcpu->segment[SEG_CS].base;
     context->bases[SEG_SS] = context->vcpu->segment[SEG_SS].base;
     give_window(context, SEG_FS);

@@ -46,34 +46,37 @@ static struct quick quick_port(const struct insn *insn, bool is_in)
                           .port = (uint8_t)port->immediate};
 }
 
-static struct quick quick_move(enum quick_kind kind, const struct operand *value,
-                               const struct operand *memory, uint32_t mode)
+static struct quick quick_address(enum quick_kind kind, const struct operand *memory)
 {
-    bool is_immediate = value->kind == OPERAND_IMMEDIATE;
-
-    if ((!is_immediate && !is_plain_register(value)) || memory->mem.segment == SEG_CS ||
-        !memory_is_flat_in(mode, memory->mem.segment))
-        return (struct quick){.kind = QUICK_NOT};
     return (struct quick){.kind = (uint8_t)kind,
                           .size = memory->size,
-                          .gpr = is_immediate ? EAX : value->reg.index,
-                          .is_immediate = is_immediate,
-                          .immediate = value->immediate,
                           .base = memory->mem.base,
                           .index = memory->mem.index,
                           .scale = memory->mem.scale,
                           .displacement = memory->mem.displacement};
 }
 
+static struct quick quick_move(enum quick_kind kind, const struct operand *value,
+                               const struct operand *memory, uint32_t mode)
+{
+    struct quick quick = quick_address(kind, memory);
+
+    quick.is_immediate = value->kind == OPERAND_IMMEDIATE;
+    if ((!quick.is_immediate && !is_plain_register(value)) || memory->mem.segment == SEG_CS ||
+        !memory_is_flat_in(mode, memory->mem.segment))
+        return (struct quick){.kind = QUICK_NOT};
+    if (quick.is_immediate)
+        quick.immediate = (uint32_t)value->immediate;
+    else
+        quick.gpr = value->reg.index;
+    return quick;
+}
+
 static struct quick quick_invlpg(const struct operand *page, uint32_t mode)
 {
     if (!memory_is_flat_in(mode, page->mem.segment))
         return (struct quick){.kind = QUICK_NOT};
-    return (struct quick){.kind = QUICK_INVLPG,
-                          .base = page->mem.base,
-                          .index = page->mem.index,
-                          .scale = page->mem.scale,
-                          .displacement = page->mem.displacement};
+    return quick_address(QUICK_INVLPG, page);
 }
 
 struct quick quick_of(const struct insn *insn, uint32_t mode)

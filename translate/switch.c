@@ -62,8 +62,7 @@ static void note(struct translator *translator, struct side *side, uint32_t old_
     if ((old_mode & translator->mode & FLAT_MODE) != FLAT_MODE)
         return;
     *side = (struct side){.minus_mode = 0 - old_mode,
-                          .selectors =
-                              vcpu->segment[SEG_CS].selector | (uint32_t)vcpu->segment[SEG_SS].selector << 16,
+                          .selectors = notes_selectors(vcpu),
                           .table = context->table,
                           .window = context->window,
                           .window_change = context->window - old_window,

@@ -224,6 +224,8 @@ void notes_take(struct translator *translator, enum segment_index index);
 void notes_complete(struct context *context, enum segment_index index, const struct segment_note *note);
 /* What translated code wants to know of the segment registers. */
 void notes_give_segments(struct context *context);
+/* As in the context: CS, and SS in the upper half. */
+uint32_t notes_selectors(const struct vcpu *vcpu);
 /* The same if only CS, SS and the window are others. */
 void notes_give_switch(struct context *context);
 
