@@ -129,9 +129,9 @@ static void bus_report_unclaimed(const struct bus *bus, enum bus_space space, ui
 }
 
 /* One piece of the guest's access: whole if a chip can take it so or none answers, else in halves. A single
- * byte is always whole, so this ends. */
-static uint32_t bus_read_piece(struct bus *bus, enum bus_space space, uint32_t address, unsigned size,
-                               unsigned guest_size)
+ * byte is always whole, so this ends. (Not inlined, for the sake of those that have a route.) */
+__attribute__((noinline)) static uint32_t bus_read_piece(struct bus *bus, enum bus_space space,
+                                                         uint32_t address, unsigned size, unsigned guest_size)
 {
     struct span piece = span_of(address, size);
     const struct bus_range *range = bus_find_answering(bus, space, piece, guest_size);
@@ -148,8 +148,8 @@ static uint32_t bus_read_piece(struct bus *bus, enum bus_space space, uint32_t a
     return low | bus_read_piece(bus, space, address + half, half, guest_size) << (8 * half);
 }
 
-static void bus_write_piece(struct bus *bus, enum bus_space space, uint32_t address, unsigned size,
-                            unsigned guest_size, uint32_t value)
+__attribute__((noinline)) static void bus_write_piece(struct bus *bus, enum bus_space space, uint32_t address,
+                                                      unsigned size, unsigned guest_size, uint32_t value)
 {
     struct span piece = span_of(address, size);
     const struct bus_range *range = bus_find_answering(bus, space, piece, guest_size);
@@ -169,42 +169,66 @@ static void bus_write_piece(struct bus *bus, enum bus_space space, uint32_t addr
     bus_write_piece(bus, space, address + half, half, guest_size, value >> (8 * half));
 }
 
-/* The range that takes the access as it is; NULL: it is to be cut, or there is none. */
-static const struct bus_range *bus_route(struct bus *bus, enum bus_space space, uint32_t address,
-                                         unsigned size)
+static uint64_t key_of(uint32_t address, unsigned size)
 {
-    struct bus_route *route = &bus->route[space][(address ^ address >> 4) % BUS_ROUTES];
+    return (uint64_t)size << 32 | address;
+}
 
-    if (route->address != address || route->size != size) {
-        struct span span = span_of(address, size);
-        const struct bus_range *range = bus_find_answering(bus, space, span, size);
+static struct bus_route *bus_route(struct bus *bus, enum bus_space space, uint32_t address)
+{
+    return &bus->route[space][(address ^ address >> 4) % BUS_ROUTES];
+}
 
-        if (range != NULL && (!span_is_within(span, range) || size > range->ops->max_size))
-            range = NULL;
-        *route = (struct bus_route){.address = address, .size = size, .range = range};
-    }
-    return route->range;
+static void bus_find_route(struct bus *bus, enum bus_space space, uint32_t address, unsigned size)
+{
+    struct bus_route *route = bus_route(bus, space, address);
+    struct span span = span_of(address, size);
+    const struct bus_range *range = bus_find_answering(bus, space, span, size);
+
+    BUG_ON(size != 1 && size != 2 && size != 4);
+    *route = (struct bus_route){.key = key_of(address, size), .mask = ones(size)};
+    if (range == NULL || !span_is_within(span, range) || size > range->ops->max_size)
+        return;
+    route->ops = range->ops;
+    route->device = range->device;
+    route->offset = address - range->first;
+}
+
+/* The two that have no route yet are functions of their own, called last: the others need no stack frame. */
+__attribute__((noinline)) static uint32_t bus_read_first(struct bus *bus, enum bus_space space,
+                                                         uint32_t address, unsigned size)
+{
+    bus_find_route(bus, space, address, size);
+    return bus_read(bus, space, address, size);
+}
+
+__attribute__((noinline)) static void bus_write_first(struct bus *bus, enum bus_space space, uint32_t address,
+                                                      unsigned size, uint32_t value)
+{
+    bus_find_route(bus, space, address, size);
+    bus_write(bus, space, address, size, value);
 }
 
 uint32_t bus_read(struct bus *bus, enum bus_space space, uint32_t address, unsigned size)
 {
-    const struct bus_range *range;
+    const struct bus_route *route = bus_route(bus, space, address);
+    uint32_t mask = route->mask; /* an access may change where others go */
 
-    BUG_ON(size != 1 && size != 2 && size != 4);
-    range = bus_route(bus, space, address, size);
-    if (range != NULL)
-        return range->ops->read(range->device, address - range->first, size) & ones(size);
-    return bus_read_piece(bus, space, address, size, size);
+    if (route->key != key_of(address, size))
+        return bus_read_first(bus, space, address, size);
+    if (route->ops == NULL)
+        return bus_read_piece(bus, space, address, size, size);
+    return route->ops->read(route->device, route->offset, size) & mask;
 }
 
 void bus_write(struct bus *bus, enum bus_space space, uint32_t address, unsigned size, uint32_t value)
 {
-    const struct bus_range *range;
+    const struct bus_route *route = bus_route(bus, space, address);
 
-    BUG_ON(size != 1 && size != 2 && size != 4);
-    range = bus_route(bus, space, address, size);
-    if (range != NULL)
-        range->ops->write(range->device, address - range->first, size, value & ones(size));
-    else
+    if (route->key != key_of(address, size))
+        bus_write_first(bus, space, address, size, value);
+    else if (route->ops == NULL)
         bus_write_piece(bus, space, address, size, size, value);
+    else
+        route->ops->write(route->device, route->offset, size, value & route->mask);
 }

@@ -106,8 +106,10 @@ struct board_observer {
 
 /* Where an access went the last time. */
 struct bus_route {
-    uint32_t address, size; /* 0: no access */
-    const struct bus_range *range;
+    uint64_t key;                     /* address, and size << 32; 0: no access */
+    const struct bus_device_ops *ops; /* of who takes it as it is; NULL: it is to be cut, or nobody answers */
+    void *device;
+    uint32_t offset, mask;
 };
 
 struct bus {

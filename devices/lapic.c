@@ -83,7 +83,7 @@ static uint32_t *find_vector_bits(struct lapic *lapic, uint32_t reg)
     return NULL;
 }
 
-static uint32_t read_register(struct lapic *lapic, uint32_t reg)
+static uint32_t read_numbered(struct lapic *lapic, uint32_t reg)
 {
     const uint32_t *bits = find_vector_bits(lapic, reg);
     const uint32_t *lvt = find_lvt(lapic, reg);
@@ -92,6 +92,12 @@ static uint32_t read_register(struct lapic *lapic, uint32_t reg)
         return *bits;
     if (lvt != NULL)
         return *lvt;
+    lapic_report_error(lapic, ESR_ILLEGAL_REGISTER);
+    return 0;
+}
+
+static uint32_t read_register(struct lapic *lapic, uint32_t reg)
+{
     switch (reg) {
     case REG_ID:
         return (uint32_t)lapic->id << 24;
@@ -123,9 +129,9 @@ static uint32_t read_register(struct lapic *lapic, uint32_t reg)
     case REG_RRD:
     case REG_EOI: /* write-only */
         return 0;
+    default:
+        return read_numbered(lapic, reg);
     }
-    lapic_report_error(lapic, ESR_ILLEGAL_REGISTER);
-    return 0;
 }
 
 static void write_register(struct lapic *lapic, uint32_t reg, uint32_t value)
@@ -192,6 +198,14 @@ static bool register_follows_timer(uint32_t offset)
     return offset == REG_TIMER_CURRENT || (offset >= REG_IRR && offset < REG_IRR + 0x80);
 }
 
+/* Kept out of lapic_read, for the others' sake. */
+__attribute__((noinline)) static uint32_t read_following_timer(struct lapic *lapic, uint32_t offset)
+{
+    lapic_timer_catch_up(lapic);
+    lapic_timer_schedule(lapic);
+    return read_register(lapic, offset);
+}
+
 /* "The Local APIC Block Diagram": registers are to be accessed by aligned 32-bit loads and stores; what other
  * accesses do is undefined. Here narrower loads see their part of the register, and other stores are dropped.
  */
@@ -205,11 +219,9 @@ static uint32_t lapic_read(void *device, uint32_t offset, unsigned size)
     if (byte + size > 4)
         return 0;
     offset &= ~0xfu;
-    if (register_follows_timer(offset)) {
-        lapic_timer_catch_up(lapic);
-        lapic_timer_schedule(lapic);
-    }
-    return read_register(lapic, offset) >> byte * 8;
+    return (register_follows_timer(offset) ? read_following_timer(lapic, offset)
+                                           : read_register(lapic, offset)) >>
+           byte * 8;
 }
 
 static void lapic_write(void *device, uint32_t offset, unsigned size, uint32_t value)
