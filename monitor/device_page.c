@@ -25,15 +25,22 @@ static uint64_t read_entry(const uint8_t *at, unsigned size)
     return narrow;
 }
 
+/* Is the entry what it was when the page was found by it? */
+static bool is_unchanged(const struct device_page *page, unsigned level)
+{
+    return level >= page->n_levels ||
+           read_entry(page->level[level].at, page->entry_size) == page->level[level].entry;
+}
+
 bool device_pages_find(const struct device_pages *pages, gva_t linear, unsigned kind, gpa_t *gpa)
 {
     const struct device_page *page = &pages->page[slot_of(linear)];
 
     if (page->page != (linear >> PAGE_SHIFT) + 1 || page->epoch != pages->epoch ||
-        (page->rights & kind) != kind || (page->rights & ACCESS_USER) != (kind & ACCESS_USER))
+        (page->rights & (kind | ACCESS_USER)) != kind)
         return false;
-    for (unsigned i = 0; i < page->n_levels; i++)
-        if (read_entry(page->level[i].at, page->entry_size) != page->level[i].entry)
+    for (unsigned i = 0; i < DEVICE_PAGE_LEVELS; i++)
+        if (!is_unchanged(page, i))
             return false;
     *gpa = page->gpa | (linear & PAGE_MASK);
     return true;

@@ -29,6 +29,18 @@ static inline __attribute__((always_inline)) bool must_leave(struct translator *
            (context->pending & interrupt_flag) || (vm->vcpu.nmi_pending && vcpu_accepts_nmi(&vm->vcpu));
 }
 
+/* The same after an instruction that went the short way; true also where must_leave had to be asked. */
+static inline __attribute__((always_inline)) bool may_have_to_leave(struct translator *translator)
+{
+    struct context *context = &translator->context;
+    struct vm *vm = translator->vm;
+
+    if (vm->stop_reason != STOP_NONE || vm->attention || vm->deadline_moved || vm->vcpu.nmi_pending)
+        return true;
+    context->pending = board_intr(vm->board) ? EFLAGS_IF : 0;
+    return (context->pending & context->interrupt_flag) != 0;
+}
+
 static const uint8_t *leave_with(struct translator *translator, const struct vm_exit *exit)
 {
     translator->exit = *exit;
@@ -120,12 +132,17 @@ static void give_fpu(struct translator *translator)
     __asm__ volatile("fxrstor64 (%0)" : : "r"(translator->context.fxsave) : "memory");
 }
 
-/* (A fault's handler may be there, too.) */
+/* Is the host code behind the call still there, for what the guest has there? */
+static bool is_code_kept(const struct translator *translator, const struct call *call, uint64_t n_flushes)
+{
+    return translator->cache.n_flushes == n_flushes && !translator->is_code_dropped && !call->block->is_dead;
+}
+
+/* And is the guest there? (A fault's handler may be, too.) */
 static bool is_next(const struct translator *translator, const struct call *call, uint64_t n_flushes)
 {
-    return translator->cache.n_flushes == n_flushes && !translator->is_code_dropped &&
-           !call->block->is_dead && translator->vm->vcpu.eip == call->eip + call->insn.length &&
-           translator->is_call_done && !meter_is_low(translator);
+    return is_code_kept(translator, call, n_flushes) && translator->is_call_done &&
+           translator->vm->vcpu.eip == call->eip + call->insn.length && !meter_is_low(translator);
 }
 
 /* Of what has gone through a gate, or by IRET. */
@@ -297,6 +314,7 @@ __attribute__((noinline)) static const uint8_t *after_quick(struct translator *t
                                                             const struct call *call, uint64_t n_flushes)
 {
     state_take_flags(&translator->context);
+    translator->is_call_done = true;
     return go_on_anywhere(translator, call, n_flushes);
 }
 
@@ -367,8 +385,7 @@ const uint8_t *translate_on_callout(struct context *context, uint32_t number)
     vm->n_exits++;
     vm->n_instructions++;
     call->was_needed = true;
-    translator->is_call_done = true;
-    if (must_leave(translator, context->interrupt_flag) || !is_next(translator, call, n_flushes))
+    if (may_have_to_leave(translator) || !is_code_kept(translator, call, n_flushes))
         return after_quick(translator, call, n_flushes);
     return call->resume;
 }

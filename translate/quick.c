@@ -104,14 +104,11 @@ struct quick quick_of(const struct insn *insn, uint32_t mode)
 
 /* ---- when it is run ------------------------------------------------------------------------------------ */
 
-static uint32_t mask_of(unsigned size)
-{
-    return size == 4 ? UINT32_MAX : (1u << 8 * size) - 1;
-}
+static const uint32_t mask_of[] = {[1] = UINT8_MAX, [2] = UINT16_MAX, [4] = UINT32_MAX};
 
 static void set_register(struct vcpu *vcpu, const struct quick *quick, uint32_t value)
 {
-    uint32_t mask = mask_of(quick->size);
+    uint32_t mask = mask_of[quick->size];
 
     vcpu->gpr[quick->gpr] = (vcpu->gpr[quick->gpr] & ~mask) | (value & mask);
 }
@@ -167,7 +164,7 @@ static bool run_store(struct vm *vm, const struct quick *quick)
 {
     const struct vcpu *vcpu = &vm->vcpu;
     gva_t linear = address_of(vcpu, quick);
-    uint32_t value = (quick->is_immediate ? quick->immediate : vcpu->gpr[quick->gpr]) & mask_of(quick->size);
+    uint32_t value = (quick->is_immediate ? quick->immediate : vcpu->gpr[quick->gpr]) & mask_of[quick->size];
     uint32_t address;
 
     if (!find_device(vm, linear, quick->size, ACCESS_WRITE, &address))
@@ -176,29 +173,41 @@ static bool run_store(struct vm *vm, const struct quick *quick)
     return true;
 }
 
+static uint16_t port_of(const struct vcpu *vcpu, const struct quick *quick)
+{
+    return quick->has_port ? quick->port : (uint16_t)vcpu->gpr[EDX];
+}
+
 /* The ports are the machine's own, and nobody notes what goes through them (state_is_plain). */
+static bool run_in(struct vm *vm, const struct quick *quick)
+{
+    uint16_t port = port_of(&vm->vcpu, quick);
+
+    set_register(&vm->vcpu, quick, bus_read(board_bus(vm->board), BUS_PORT, port, quick->size));
+    return true;
+}
+
+static bool run_out(struct vm *vm, const struct quick *quick)
+{
+    uint16_t port = port_of(&vm->vcpu, quick);
+
+    bus_write(board_bus(vm->board), BUS_PORT, port, quick->size, vm->vcpu.gpr[EAX] & mask_of[quick->size]);
+    machine_follow_a20(vm, port);
+    return true;
+}
+
+static bool run_invlpg(struct vm *vm, const struct quick *quick)
+{
+    vm->vcpu.ops->invlpg(&vm->vcpu, address_of(&vm->vcpu, quick));
+    return true;
+}
+
 bool quick_run(struct vm *vm, const struct quick *quick)
 {
-    struct vcpu *vcpu = &vm->vcpu;
-    struct bus *bus = board_bus(vm->board);
-    uint16_t port = quick->has_port ? quick->port : (uint16_t)vcpu->gpr[EDX];
+    static bool (*const run[])(struct vm *, const struct quick *) = {
+        [QUICK_IN] = run_in,       [QUICK_OUT] = run_out,       [QUICK_LOAD] = run_load,
+        [QUICK_STORE] = run_store, [QUICK_INVLPG] = run_invlpg,
+    };
 
-    switch ((enum quick_kind)quick->kind) {
-    case QUICK_IN:
-        set_register(vcpu, quick, bus_read(bus, BUS_PORT, port, quick->size));
-        return true;
-    case QUICK_OUT:
-        bus_write(bus, BUS_PORT, port, quick->size, vcpu->gpr[EAX] & mask_of(quick->size));
-        machine_follow_a20(vm, port);
-        return true;
-    case QUICK_LOAD:
-        return run_load(vm, quick);
-    case QUICK_STORE:
-        return run_store(vm, quick);
-    case QUICK_INVLPG:
-        vcpu->ops->invlpg(vcpu, address_of(vcpu, quick));
-        return true;
-    default:
-        return false;
-    }
+    return run[quick->kind](vm, quick);
 }
