@@ -192,22 +192,29 @@ void adapt_note_exception(struct translator *translator)
         adapt_as(translator, adaptation, ADAPTED_CALL);
 }
 
-bool adapt_note_call(struct translator *translator, struct call *call)
+struct adaptation *adapt_of_call(struct translator *translator, const struct call *call)
 {
     uint64_t place = call->block->place + (call->eip - call->block->eip);
     struct adaptation *adaptation = slot_of(translator, place);
-    bool is_touch = adaptation->as == ADAPTED_TOUCH;
 
-    if (adaptation->place != place + 1 || (adaptation->as != ADAPTED_CALL && !is_touch))
-        return false;
+    return adaptation->place == place + 1 &&
+                   (adaptation->as == ADAPTED_CALL || adaptation->as == ADAPTED_TOUCH)
+               ? adaptation
+               : NULL;
+}
+
+void adapt_note_call(struct translator *translator, struct adaptation *adaptation, struct call *call,
+                     bool is_needed)
+{
+    unsigned often = adaptation->as == ADAPTED_TOUCH ? NEEDLESS_TOUCHES : NEEDLESS_OFTEN;
+
     if (call->was_needed)
         adaptation->n_needless = 0;
     call->was_needed = false;
-    if (touch_prepare(translator, adaptation, &call->insn))
+    if (is_needed)
         adaptation->n_needless = 0;
-    else if (++adaptation->n_needless >= (is_touch ? NEEDLESS_TOUCHES : NEEDLESS_OFTEN))
+    else if (++adaptation->n_needless >= often)
         give_back(translator, adaptation);
-    return true;
 }
 
 bool adapt_is_fast_string(const struct insn *insn)

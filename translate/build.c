@@ -386,12 +386,19 @@ static bool is_quiet(const struct insn *insn)
     }
 }
 
-void build_call(struct builder *b)
+const uint8_t *build_host(const struct builder *b)
+{
+    return b->cache->executable + (b->e.at - b->cache->writable);
+}
+
+struct call *build_call_with_address(struct builder *b, const struct operand *memory)
 {
     struct call *call = &b->cache->calls[b->cache->n_calls];
 
     build_flush_esp(b);
     build_flush_count(b, b->is_shadowed ? POINT_SHADOWED : POINT_EIP, b->eip);
+    if (memory != NULL)
+        memory_emit_address(b, memory, R9);
     b->is_counted = true; /* by who runs it */
     *call = (struct call){.insn = *b->insn,
                           .eip = b->eip,
@@ -402,7 +409,13 @@ void build_call(struct builder *b)
                           .quick = quick_of(b->insn, b->mode)};
     emit_mov_imm(&b->e, R8, (uint32_t)b->cache->n_calls++);
     emit_jump_context(&b->e, CONTEXT_CALLOUT);
-    call->resume = b->cache->executable + (b->e.at - b->cache->writable);
+    call->resume = build_host(b);
+    return call;
+}
+
+void build_call(struct builder *b)
+{
+    (void)build_call_with_address(b, quick_operand(b->insn, b->mode));
 }
 
 static void point_saved_ecx(struct builder *b)
@@ -501,7 +514,7 @@ static void lower_as(struct builder *b, enum adapted adapted)
 {
     b->is_split = adapted == ADAPTED_SPLIT && !(b->mode & MODE_USER);
     if ((adapted == ADAPTED_CALL || adapted == ADAPTED_TOUCH) && b->insn->sensitive == NULL)
-        build_call(b);
+        lower_adapted(b);
     else
         lower_insn(b);
     b->is_split = false;

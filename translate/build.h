@@ -87,6 +87,7 @@ struct builder {
     bool is_ended;    /* control does not reach the next instruction */
     bool is_shadowed; /* this instruction comes after an STI */
     bool is_split;    /* this instruction chooses its window by the address */
+    bool is_reaching; /* it finds memory by the context's `reach` */
     struct point *points;
     uint32_t n_points;
     uint16_t beginnings[MAX_BLOCK_INSTRUCTIONS]; /* of the instructions: the numbers of their first points */
@@ -133,6 +134,10 @@ void build_dispatch(struct builder *b);
 void build_side_exit(struct builder *b, uint8_t *displacement, uint32_t eip);
 /* The instruction becomes a call into the monitor. */
 void build_call(struct builder *b);
+/* The same, and the monitor gets the address of this operand, whose segment is flat. */
+struct call *build_call_with_address(struct builder *b, const struct operand *memory);
+/* Where the code behind here will run. */
+const uint8_t *build_host(const struct builder *b);
 /* ECX waits in r9 while JRCXZ decides, and comes back. */
 void build_save_ecx(struct builder *b);
 void build_restore_ecx(struct builder *b);
@@ -174,6 +179,11 @@ void memory_find_window(struct builder *b, unsigned reg);
 
 /* Translates b->insn. */
 void lower_insn(struct builder *b);
+/* Has it one operand in memory, where it accesses nothing beside what the operand says, and does it stay what
+ * it is in host code? The operand, or NULL. */
+const struct operand *lower_only_operand(const struct insn *insn);
+/* An instruction that keeps faulting: the monitor is asked first. */
+void lower_adapted(struct builder *b);
 /* May the instruction stand between STI and the check for interrupts? Where it leads to is one place. */
 bool lower_has_one_way(const struct insn *insn);
 
@@ -209,5 +219,7 @@ bool lower_sysexit(struct builder *b);
 
 /* quick.c */
 struct quick quick_of(const struct insn *insn, uint32_t mode);
+/* Of an instruction that is no call for its operand's sake: the operand whose address is of use, or NULL. */
+const struct operand *quick_operand(const struct insn *insn, uint32_t mode);
 
 #endif

@@ -74,9 +74,6 @@ struct quick {
     uint8_t size, gpr;
     bool has_port; /* else it is DX */
     uint16_t port;
-    int8_t base, index; /* of an address; -1: none */
-    uint8_t scale;
-    int32_t displacement;
     bool is_immediate; /* what is stored: `immediate`; else `gpr` */
     uint32_t immediate;
 };
@@ -91,7 +88,12 @@ struct call {
     bool loads_segment;    /* MOV or POP to a segment register */
     bool is_quiet;         /* it reaches no device and changes nothing about interrupts */
     struct quick quick;
-    bool was_needed; /* since adapt_note_call asked: for a device, or by a fault that it raised */
+    /* Of an instruction with one operand in memory, through a flat segment, whose linear address comes along:
+     */
+    uint8_t access_kind; /* ACCESS_READ or ACCESS_WRITE, and ACCESS_USER; 0: any other */
+    uint8_t access_size;
+    const uint8_t *access; /* host address of the instruction, where it finds memory by `reach` */
+    bool was_needed;       /* since adapt_note_call asked: for a device, or by a fault that it raised */
 };
 
 struct cache {

@@ -232,14 +232,15 @@ static const uint8_t *go_on_anywhere(struct translator *translator, const struct
     return go_on(translator, call, n_flushes);
 }
 
-static const uint8_t *on_callout(struct translator *translator, struct call *call)
+/* is_prepared: touch_prepare need not be asked. */
+static const uint8_t *on_callout(struct translator *translator, struct call *call, bool is_prepared)
 {
     struct vm *vm = translator->vm;
     struct vm_exit exit = {.reason = EXIT_SENSITIVE, .insn = &call->insn};
     uint64_t n_flushes = translator->cache.n_flushes;
     bool is_fpu = call->insn.sensitive != NULL && call->insn.sensitive->handler == HANDLE_fpu;
     uint64_t n_instructions;
-    bool is_adapted = false;
+    bool is_adapted = is_prepared;
 
     vm->vcpu.eip = call->eip;
     state_take_flags(&translator->context);
@@ -249,8 +250,8 @@ static const uint8_t *on_callout(struct translator *translator, struct call *cal
         translator->counts.sensitive++;
     else
         translator->counts.memory++;
-    if (call->insn.sensitive == NULL && vm->n_watchers == 0)
-        is_adapted = adapt_note_call(translator, call);
+    if (call->insn.sensitive == NULL && vm->n_watchers == 0 && !is_prepared)
+        is_adapted = touch_prepare(translator, call);
     if (state_is_watched(vm))
         return leave_with(translator, &exit);
     if (call->is_quiet && run_quietly(vm, call)) {
@@ -300,10 +301,10 @@ const uint8_t *translate_on_link(struct context *context)
 
 /* Kept out of the short way, for its sake. */
 __attribute__((noinline)) static const uint8_t *on_long_callout(struct translator *translator,
-                                                                struct call *call)
+                                                                struct call *call, bool is_prepared)
 {
     uint64_t began = measure_begin(translator);
-    const uint8_t *host = on_callout(translator, call);
+    const uint8_t *host = on_callout(translator, call, is_prepared);
 
     measure_end(translator, &translator->counts.call_ns, began);
     return host;
@@ -318,9 +319,22 @@ __attribute__((noinline)) static const uint8_t *after_quick(struct translator *t
     return go_on_anywhere(translator, call, n_flushes);
 }
 
+static inline const uint8_t *end_quickly(struct translator *translator, const struct call *call,
+                                         uint64_t n_flushes)
+{
+    struct vm *vm = translator->vm;
+
+    vm->vcpu.eip += call->insn.length;
+    vm->n_exits++;
+    vm->n_instructions++;
+    if (may_have_to_leave(translator) || !is_code_kept(translator, call, n_flushes))
+        return after_quick(translator, call, n_flushes);
+    return call->resume;
+}
+
 /* Not done; but a task switch faults in the new task, and must not be run again. */
-static const uint8_t *after_failed_switch(struct translator *translator, const struct call *call,
-                                          enum outcome outcome, uint64_t n_flushes)
+static const uint8_t *after_failure(struct translator *translator, const struct call *call,
+                                    enum outcome outcome, uint64_t n_flushes)
 {
     struct vm *vm = translator->vm;
     uint64_t n_instructions = vm->n_instructions;
@@ -347,7 +361,7 @@ __attribute__((noinline)) static const uint8_t *on_switch(struct translator *tra
     outcome = vcpu_emulate(&vm->vcpu, &call->insn);
     vm->n_exits++;
     if (outcome != OUTCOME_DONE)
-        return after_failed_switch(translator, call, outcome, n_flushes);
+        return after_failure(translator, call, outcome, n_flushes);
     vm->n_instructions++;
     translator->is_call_done = true;
     if (translator->has_new_paging || vm->vcpu.has_other_data_segments)
@@ -365,6 +379,43 @@ __attribute__((noinline)) static const uint8_t *on_switch(struct translator *tra
     return go_on_switched(translator);
 }
 
+/* An instruction whose operand no window has yet. Mostly it is the guest's fault, or memory. */
+__attribute__((noinline)) static const uint8_t *on_access(struct translator *translator, struct call *call)
+{
+    struct context *context = &translator->context;
+    struct vm *vm = translator->vm;
+    uint64_t n_flushes = translator->cache.n_flushes;
+    uint8_t *bytes;
+    enum touched touched = touch_find(translator, call, context->address, &bytes);
+
+    if (touched == TOUCHED_FAULT) {
+        state_take_flags(context);
+        state_restore_shadow(translator);
+        call->was_needed = true;
+        vm->n_exits++;
+        return after_failure(translator, call, OUTCOME_FAULT, n_flushes);
+    }
+    if (touched != TOUCHED_MEMORY || call->access == NULL || !is_code_kept(translator, call, n_flushes))
+        return on_long_callout(translator, call, touched != TOUCHED_NOT);
+    vm->n_exits++;
+    translator->resume_flag = 0; /* it is done now */
+    context->reach = (uintptr_t)bytes - context->address;
+    return call->access;
+}
+
+/* In the shadow of STI or MOV SS, or with RF set, as each instruction is that is tried again after a fault?
+ */
+static inline bool is_shadowed(struct translator *translator, const struct call *call)
+{
+    if (translator->shadow == SHADOW_NONE && translator->resume_flag == 0)
+        return false;
+    if (call->eip == translator->shadow_eip)
+        return translator->shadow != SHADOW_NONE || call->access == NULL;
+    translator->shadow = SHADOW_NONE; /* they ended with the instruction before */
+    translator->resume_flag = 0;
+    return false;
+}
+
 const uint8_t *translate_on_callout(struct context *context, uint32_t number)
 {
     struct translator *translator = translator_of(context);
@@ -373,19 +424,14 @@ const uint8_t *translate_on_callout(struct context *context, uint32_t number)
     uint64_t n_flushes = translator->cache.n_flushes;
 
     switch_catch_up(translator);
-    if (call->quick.kind == QUICK_NOT || !translator->is_plain || translator->shadow != SHADOW_NONE ||
-        translator->resume_flag != 0)
-        return on_long_callout(translator, call);
+    if (!translator->is_plain || is_shadowed(translator, call))
+        return on_long_callout(translator, call, false);
     if (call->quick.kind == QUICK_SWITCH)
         return on_switch(translator, call);
     vm->vcpu.eip = call->eip;
-    if (!quick_run(vm, &call->quick))
-        return on_long_callout(translator, call);
-    vm->vcpu.eip += call->insn.length;
-    vm->n_exits++;
-    vm->n_instructions++;
-    call->was_needed = true;
-    if (may_have_to_leave(translator) || !is_code_kept(translator, call, n_flushes))
-        return after_quick(translator, call, n_flushes);
-    return call->resume;
+    if (call->quick.kind != QUICK_NOT && quick_run(vm, &call->quick, context->address)) {
+        call->was_needed = true;
+        return end_quickly(translator, call, n_flushes);
+    }
+    return call->access_kind != 0 ? on_access(translator, call) : on_long_callout(translator, call, false);
 }

@@ -34,12 +34,14 @@
 #define CONTEXT_TSC_BASE  128
 #define CONTEXT_TSC_MUL   136
 #define CONTEXT_TSC_ADD   144
-#define CONTEXT_BASES     152 /* by enum segment_index, 4 bytes each */
-#define CONTEXT_WINDOWS   176 /* by the top byte of a linear address, 8 bytes each */
+#define CONTEXT_REACH     152
+#define CONTEXT_BASES     160 /* by enum segment_index, 4 bytes each */
+#define CONTEXT_ADDRESS   184
+#define CONTEXT_WINDOWS   192 /* by the top byte of a linear address, 8 bytes each */
 
-#define CONTEXT_SEGMENT_WINDOWS 2224 /* by enum segment_index, 8 bytes each */
-#define CONTEXT_FLAT_NOTES      2272 /* by the low byte of a selector, 8 bytes each */
-#define CONTEXT_FULL_NOTES      4320
+#define CONTEXT_SEGMENT_WINDOWS 2240 /* by enum segment_index, 8 bytes each */
+#define CONTEXT_FLAT_NOTES      2288 /* by the low byte of a selector, 8 bytes each */
+#define CONTEXT_FULL_NOTES      4336
 
 #define NOTE_MINUS_SELECTOR   0
 #define NOTE_LINEAR           4
@@ -106,7 +108,7 @@ struct context {
     /* Ways out of translated code, in enter.S. */
     void (*lookup)(void);  /* r8d: the guest's EIP */
     void (*link)(void);    /* r8d: likewise; r9: the end of the direct jump that may be patched */
-    void (*callout)(void); /* r8d: number of the call */
+    void (*callout)(void); /* r8d: number of the call; r9d: address */
     uint16_t flags;        /* AL = OF, AH = SF ZF AF PF CF: as SETO and LAHF leave them */
     uint16_t unused;
     uint32_t direction;      /* EFLAGS.DF of the guest, or 0 */
@@ -119,13 +121,15 @@ struct context {
     uintptr_t budget; /* r11: an address, so many bytes into the meter as instructions are left (meter.c) */
     /* The guest's TSC is ((the host's + tsc_base) * tsc_mul >> 64) + tsc_add; valid in MODE_TSC. */
     uint64_t tsc_base, tsc_mul, tsc_add;
+    uintptr_t reach; /* to be added to the address of a call's operand: there it is (touch.c) */
     uint32_t bases[SEG_COUNT];
+    uint32_t address;   /* r9d of `callout`, if the call has an operand whose address is of use */
+    uint32_t selectors; /* CS, and SS in the upper half */
     /* For the kernel's instructions that reach for the user's memory: which window has an address (spaces.c).
      */
     uintptr_t windows[256];
     uintptr_t segment_windows[SEG_COUNT]; /* where FS and GS find memory, if the mode has them */
     const struct segment_note *flat_notes[SEGMENT_NOTES], *full_notes[SEGMENT_NOTES];
-    uint32_t selectors; /* CS, and SS in the upper half */
     uint32_t switched; /* translated code has gone to sides[switched - 1]; 0: the monitor knows where it is */
     struct side sides[SWITCH_KINDS];
 };

@@ -139,12 +139,14 @@ translate_link_stub:
         call    translate_on_link
         GO_ON
 
-/* An instruction that the monitor runs. r8d = number of the call */
+/* An instruction that the monitor runs. r8d = number of the call, r9d = address of its operand, if that is of
+ * use */
         .globl  translate_callout_stub
         .hidden translate_callout_stub
         .p2align 5
 translate_callout_stub:
         SAVE_GUEST
+        mov     %r9d, CONTEXT_ADDRESS(%r15)
         mov     %r8d, %esi
         call    translate_on_callout
         GO_ON

@@ -14,7 +14,8 @@
  * Which engine may run an instruction natively is thus one letter. What the CPUID profile leaves out, and the
  * FPU when CR0 says so, become calls whatever their letter is.
  *
- * Read next: lower_stack.c, lower_flow.c, lower_flags.c, lower_segment.c, lower_switch.c, lower_tsc.c.
+ * Read next: lower_stack.c, lower_flow.c, lower_flags.c, lower_segment.c, lower_switch.c, lower_tsc.c,
+ * lower_adapted.c.
  */
 #include <Zydis/Zydis.h>
 
@@ -275,6 +276,21 @@ bool lower_has_one_way(const struct insn *insn)
     default:
         return true;
     }
+}
+
+/* BT and its kin with a register: they reach for any bit behind, or before. */
+static bool is_bit_string(const struct insn *insn)
+{
+    return insn->opcode_map == 1 && (insn->opcode & 0xe7) == 0xa3;
+}
+
+const struct operand *lower_only_operand(const struct insn *insn)
+{
+    char letter = letter_of(insn);
+
+    return (letter == 'p' && has_memory(insn) && !is_bit_string(insn)) || letter == 'm'
+               ? insn_memory_operand(insn)
+               : NULL;
 }
 
 static bool try_lower(struct builder *b)

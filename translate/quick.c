@@ -46,20 +46,15 @@ static struct quick quick_port(const struct insn *insn, bool is_in)
                           .port = (uint8_t)port->immediate};
 }
 
-static struct quick quick_address(enum quick_kind kind, const struct operand *memory)
+static bool is_move(const struct insn *insn)
 {
-    return (struct quick){.kind = (uint8_t)kind,
-                          .size = memory->size,
-                          .base = memory->mem.base,
-                          .index = memory->mem.index,
-                          .scale = memory->mem.scale,
-                          .displacement = memory->mem.displacement};
+    return insn->sensitive == NULL && insn->mnemonic == ZYDIS_MNEMONIC_MOV && insn->address_size == 4;
 }
 
 static struct quick quick_move(enum quick_kind kind, const struct operand *value,
                                const struct operand *memory, uint32_t mode)
 {
-    struct quick quick = quick_address(kind, memory);
+    struct quick quick = {.kind = (uint8_t)kind, .size = memory->size};
 
     quick.is_immediate = value->kind == OPERAND_IMMEDIATE;
     if ((!quick.is_immediate && !is_plain_register(value)) || memory->mem.segment == SEG_CS ||
@@ -72,11 +67,14 @@ static struct quick quick_move(enum quick_kind kind, const struct operand *value
     return quick;
 }
 
-static struct quick quick_invlpg(const struct operand *page, uint32_t mode)
+const struct operand *quick_operand(const struct insn *insn, uint32_t mode)
 {
-    if (!memory_is_flat_in(mode, page->mem.segment))
-        return (struct quick){.kind = QUICK_NOT};
-    return quick_address(QUICK_INVLPG, page);
+    const struct operand *page = &insn->operand[0];
+
+    return is_handled_by(insn, HANDLE_invlpg) && insn->address_size == 4 &&
+                   memory_is_flat_in(mode, page->mem.segment)
+               ? page
+               : NULL;
 }
 
 struct quick quick_of(const struct insn *insn, uint32_t mode)
@@ -91,14 +89,12 @@ struct quick quick_of(const struct insn *insn, uint32_t mode)
         return quick_port(insn, true);
     if (is_handled_by(insn, HANDLE_out))
         return quick_port(insn, false);
-    if (is_handled_by(insn, HANDLE_invlpg) && insn->address_size == 4)
-        return quick_invlpg(to, mode);
-    if (insn->sensitive == NULL && insn->mnemonic == ZYDIS_MNEMONIC_MOV && insn->address_size == 4) {
-        if (from->kind == OPERAND_MEMORY)
-            return quick_move(QUICK_LOAD, to, from, mode);
-        if (to->kind == OPERAND_MEMORY)
-            return quick_move(QUICK_STORE, from, to, mode);
-    }
+    if (quick_operand(insn, mode) != NULL)
+        return (struct quick){.kind = QUICK_INVLPG};
+    if (is_move(insn) && from->kind == OPERAND_MEMORY)
+        return quick_move(QUICK_LOAD, to, from, mode);
+    if (is_move(insn) && to->kind == OPERAND_MEMORY)
+        return quick_move(QUICK_STORE, from, to, mode);
     return (struct quick){.kind = QUICK_NOT};
 }
 
@@ -113,63 +109,54 @@ static void set_register(struct vcpu *vcpu, const struct quick *quick, uint32_t 
     vcpu->gpr[quick->gpr] = (vcpu->gpr[quick->gpr] & ~mask) | (value & mask);
 }
 
-static gva_t address_of(const struct vcpu *vcpu, const struct quick *quick)
+static uint32_t value_of(const struct vcpu *vcpu, const struct quick *quick)
 {
-    gva_t address = (gva_t)quick->displacement;
-
-    if (quick->base >= 0)
-        address += vcpu->gpr[quick->base];
-    if (quick->index >= 0)
-        address += vcpu->gpr[quick->index] * quick->scale;
-    return address;
+    return (quick->is_immediate ? quick->immediate : vcpu->gpr[quick->gpr]) & mask_of[quick->size];
 }
 
 static bool find_device(const struct vm *vm, gva_t linear, unsigned size, unsigned kind, uint32_t *address)
 {
     gpa_t gpa;
 
-    if ((linear & PAGE_MASK) + size > PAGE_SIZE ||
-        !device_pages_find(&vm->device_pages, linear, kind, &gpa) || gpa > UINT32_MAX)
+    if (!touch_is_within_page(linear, size) || !device_pages_find(&vm->device_pages, linear, kind, &gpa) ||
+        gpa > UINT32_MAX)
         return false;
     *address = (uint32_t)gpa;
     return true;
 }
 
-static bool run_load(struct vm *vm, const struct quick *quick)
+static bool run_load(struct vm *vm, const struct quick *quick, gva_t linear)
 {
-    struct vcpu *vcpu = &vm->vcpu;
     uint32_t address;
 
-    if (!find_device(vm, address_of(vcpu, quick), quick->size, ACCESS_READ, &address))
+    if (!find_device(vm, linear, quick->size, ACCESS_READ, &address))
         return false;
-    set_register(vcpu, quick, bus_read(board_bus(vm->board), BUS_MEMORY, address, quick->size));
+    set_register(&vm->vcpu, quick, bus_read(board_bus(vm->board), BUS_MEMORY, address, quick->size));
     return true;
 }
 
 /* Into a page that is a page table and nothing else. */
-static bool store_into_table(struct vm *vm, gva_t linear, uint32_t value, unsigned size)
+static bool store_into_table(struct vm *vm, const struct quick *quick, gva_t linear)
 {
+    uint32_t value = value_of(&vm->vcpu, quick);
     uint32_t rpn;
 
-    if ((linear & PAGE_MASK) + size > PAGE_SIZE)
+    if (!touch_is_within_page(linear, quick->size))
         return false;
     rpn = shadow_held(vm->shadow, &vm->vcpu, linear, ACCESS_WRITE);
     if (rpn == RPN_NONE || vm->memory.page_flags[rpn] != PAGE_IS_TABLE)
         return false;
-    memory_write_page(&vm->memory, rpn, linear & PAGE_MASK, &value, size);
+    memory_write_page(&vm->memory, rpn, linear & PAGE_MASK, &value, quick->size);
     return true;
 }
 
-static bool run_store(struct vm *vm, const struct quick *quick)
+static bool run_store(struct vm *vm, const struct quick *quick, gva_t linear)
 {
-    const struct vcpu *vcpu = &vm->vcpu;
-    gva_t linear = address_of(vcpu, quick);
-    uint32_t value = (quick->is_immediate ? quick->immediate : vcpu->gpr[quick->gpr]) & mask_of[quick->size];
     uint32_t address;
 
     if (!find_device(vm, linear, quick->size, ACCESS_WRITE, &address))
-        return store_into_table(vm, linear, value, quick->size);
-    bus_write(board_bus(vm->board), BUS_MEMORY, address, quick->size, value);
+        return store_into_table(vm, quick, linear);
+    bus_write(board_bus(vm->board), BUS_MEMORY, address, quick->size, value_of(&vm->vcpu, quick));
     return true;
 }
 
@@ -179,35 +166,38 @@ static uint16_t port_of(const struct vcpu *vcpu, const struct quick *quick)
 }
 
 /* The ports are the machine's own, and nobody notes what goes through them (state_is_plain). */
-static bool run_in(struct vm *vm, const struct quick *quick)
+static bool run_in(struct vm *vm, const struct quick *quick, gva_t linear)
 {
     uint16_t port = port_of(&vm->vcpu, quick);
 
+    (void)linear;
     set_register(&vm->vcpu, quick, bus_read(board_bus(vm->board), BUS_PORT, port, quick->size));
     return true;
 }
 
-static bool run_out(struct vm *vm, const struct quick *quick)
+static bool run_out(struct vm *vm, const struct quick *quick, gva_t linear)
 {
     uint16_t port = port_of(&vm->vcpu, quick);
 
+    (void)linear;
     bus_write(board_bus(vm->board), BUS_PORT, port, quick->size, vm->vcpu.gpr[EAX] & mask_of[quick->size]);
     machine_follow_a20(vm, port);
     return true;
 }
 
-static bool run_invlpg(struct vm *vm, const struct quick *quick)
+static bool run_invlpg(struct vm *vm, const struct quick *quick, gva_t linear)
 {
-    vm->vcpu.ops->invlpg(&vm->vcpu, address_of(&vm->vcpu, quick));
+    (void)quick;
+    vm->vcpu.ops->invlpg(&vm->vcpu, linear);
     return true;
 }
 
-bool quick_run(struct vm *vm, const struct quick *quick)
+bool quick_run(struct vm *vm, const struct quick *quick, gva_t linear)
 {
-    static bool (*const run[])(struct vm *, const struct quick *) = {
+    static bool (*const run[])(struct vm *, const struct quick *, gva_t) = {
         [QUICK_IN] = run_in,       [QUICK_OUT] = run_out,       [QUICK_LOAD] = run_load,
         [QUICK_STORE] = run_store, [QUICK_INVLPG] = run_invlpg,
     };
 
-    return run[quick->kind](vm, quick);
+    return run[quick->kind](vm, quick, linear);
 }

@@ -77,9 +77,18 @@ void touch_note_fault(struct translator *translator, uint64_t place)
         adapt_as(translator, adaptation, ADAPTED_TOUCH);
 }
 
-static bool is_mapped_in(const struct shadow *shadow, const struct vcpu *vcpu, const struct access *access)
+/* NULL: not, or not for this kind of access. */
+static uint8_t *mapped_in(const struct shadow *shadow, const struct vcpu *vcpu, const struct access *access)
 {
-    return shadow != NULL && shadow_fast(shadow, vcpu, access->linear, access->kind) != NULL;
+    return shadow != NULL ? shadow_fast(shadow, vcpu, access->linear, access->kind) : NULL;
+}
+
+/* In the current window, or in the user's, where the kernel may find it as well. */
+static uint8_t *find_mapped(const struct vm *vm, const struct access *access)
+{
+    uint8_t *bytes = mapped_in(vm->shadow, &vm->vcpu, access);
+
+    return bytes != NULL ? bytes : mapped_in(vm->user_shadow, &vm->vcpu, access);
 }
 
 /* Mapped, but for reading only: a page table, or it has translations. RPN_NONE: no. */
@@ -134,7 +143,7 @@ static void map(struct vm *vm, const struct access *access, bool is_user)
     struct fault fault;
 
     if (shadow_map(shadow, &vm->vcpu, access->linear, access->kind, &fault) == SHADOW_EMULATE &&
-        !is_mapped_in(shadow, &vm->vcpu, &reading))
+        mapped_in(shadow, &vm->vcpu, &reading) == NULL)
         (void)shadow_map(shadow, &vm->vcpu, reading.linear, reading.kind, &fault);
     if (shadow != vm->shadow)
         shadow_note_use(vm->shadow); /* where the guest still is */
@@ -180,33 +189,90 @@ static bool stays_held(struct translator *translator, const struct insn *insn, c
     return take_credit(translator, page);
 }
 
+/* Before an access that no window serves. */
+static void prepare(struct translator *translator, struct adaptation *adaptation, const struct insn *insn,
+                    const struct access *access)
+{
+    bool is_touch = adaptation->as == ADAPTED_TOUCH;
+
+    /* Mostly it will be a device's again. */
+    if (!is_touch && ++adaptation->n_unprepared < LOOK_EVERY)
+        return;
+    adaptation->n_unprepared = 0;
+    if (!stays_held(translator, insn, access, is_touch))
+        prepare_page(translator, access);
+}
+
 /* false: the window has it. */
 static bool needs_call(struct translator *translator, struct adaptation *adaptation, const struct insn *insn,
                        const struct access *access)
 {
-    const struct vm *vm = translator->vm;
-    bool is_touch = adaptation->as == ADAPTED_TOUCH;
-
-    if (is_mapped_in(vm->shadow, &vm->vcpu, access) || is_mapped_in(vm->user_shadow, &vm->vcpu, access))
+    if (find_mapped(translator->vm, access) != NULL)
         return false;
     if ((access->kind & ACCESS_WRITE) && adapt_to_string(translator, insn, access->linear, access->kind))
         return true; /* it is likely to be a table again: the mapping stays as it is */
-    /* Mostly it will be a device's again. */
-    if (!is_touch && ++adaptation->n_unprepared < LOOK_EVERY)
-        return true;
-    adaptation->n_unprepared = 0;
-    if (!stays_held(translator, insn, access, is_touch))
-        prepare_page(translator, access);
+    prepare(translator, adaptation, insn, access);
     return true;
 }
 
-bool touch_prepare(struct translator *translator, struct adaptation *adaptation, const struct insn *insn)
+bool touch_prepare(struct translator *translator, struct call *call)
 {
+    struct adaptation *adaptation = adapt_of_call(translator, call);
     struct access access[MOST_ACCESSES];
-    unsigned n = find_accesses(&translator->vm->vcpu, insn, access);
     bool is_needed = false;
+    unsigned n;
 
+    if (adaptation == NULL)
+        return false;
+    n = find_accesses(&translator->vm->vcpu, &call->insn, access);
     for (unsigned i = 0; i < n; i++)
-        is_needed = needs_call(translator, adaptation, insn, &access[i]) || is_needed;
-    return is_needed;
+        is_needed = needs_call(translator, adaptation, &call->insn, &access[i]) || is_needed;
+    adapt_note_call(translator, adaptation, call, is_needed);
+    return true;
+}
+
+/* Memory whose writes concern nobody but the guest. */
+static enum touched find_in_page(struct vm *vm, uint32_t rpn, const struct access *access, uint8_t **bytes)
+{
+    if (rpn == RPN_NONE || ((access->kind & ACCESS_WRITE) && vm->memory.page_flags[rpn] != 0))
+        return TOUCHED_PREPARED;
+    *bytes = vm->memory.hva + ((uint64_t)rpn << PAGE_SHIFT) + (access->linear & PAGE_MASK);
+    return TOUCHED_MEMORY;
+}
+
+/* By the walk that prepare_page has made. */
+static enum touched find_foreseen(struct vm *vm, const struct access *access, uint8_t **bytes)
+{
+    struct walk *walk = &vm->foreseen.walk;
+    enum touched touched;
+
+    if (!vm->foreseen.is_allowed) {
+        vm->foreseen.is_there = false;
+        vm->vcpu.fault = vm->foreseen.fault;
+        return TOUCHED_FAULT;
+    }
+    touched = find_in_page(vm, memory_rpn(&vm->memory, walk->gpa), access, bytes);
+    if (touched != TOUCHED_MEMORY || !guest_walk_complete(&vm->memory, walk, access->kind))
+        return TOUCHED_PREPARED;
+    vm->foreseen.is_there = false;
+    return TOUCHED_MEMORY;
+}
+
+enum touched touch_find(struct translator *translator, struct call *call, gva_t linear, uint8_t **bytes)
+{
+    struct vm *vm = translator->vm;
+    struct adaptation *adaptation = adapt_of_call(translator, call);
+    const struct access access = {linear, call->access_kind};
+
+    if (adaptation == NULL || !touch_is_within_page(linear, call->access_size))
+        return TOUCHED_NOT;
+    *bytes = find_mapped(vm, &access);
+    if (*bytes == NULL)
+        prepare(translator, adaptation, &call->insn, &access);
+    adapt_note_call(translator, adaptation, call, *bytes == NULL);
+    if (*bytes != NULL)
+        return TOUCHED_MEMORY;
+    if (vm->foreseen.is_there)
+        return find_foreseen(vm, &access, bytes);
+    return find_in_page(vm, held_in(vm->shadow, &vm->vcpu, &access), &access, bytes);
 }

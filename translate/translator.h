@@ -249,8 +249,11 @@ void adapt_look_back(struct translator *translator);
 /* The instruction of the last signal has raised an exception that is the guest's own, #DE: one that does so
  * often becomes a call. */
 void adapt_note_exception(struct translator *translator);
-/* Before a call that is no sensitive instruction: does it still have to be one? false: it always was. */
-bool adapt_note_call(struct translator *translator, struct call *call);
+/* What is noted of a call's instruction. NULL: it was a call from the beginning. */
+struct adaptation *adapt_of_call(struct translator *translator, const struct call *call);
+/* If it has not been needed for long it becomes an ordinary instruction again. */
+void adapt_note_call(struct translator *translator, struct adaptation *adaptation, struct call *call,
+                     bool is_needed);
 /* MOVS or STOS, which the emulator repeats page by page. */
 bool adapt_is_fast_string(const struct insn *insn);
 /* Is it about to store so many bytes that the page is being made something else? */
@@ -266,12 +269,24 @@ void adapt_note_return(struct translator *translator);
 /* touch.c */
 /* A page fault at this place was handled without emulation. */
 void touch_note_fault(struct translator *translator, uint64_t place);
-/* Before an adapted instruction is emulated. false: an ordinary access would have served it. */
-bool touch_prepare(struct translator *translator, struct adaptation *adaptation, const struct insn *insn);
+/* Before a call that is no sensitive instruction is emulated. false: it was a call from the beginning. */
+bool touch_prepare(struct translator *translator, struct call *call);
+/* The same for an instruction that is only to be told where its operand is. */
+enum touched {
+    TOUCHED_NOT,      /* nothing is done */
+    TOUCHED_PREPARED, /* it is to be emulated */
+    TOUCHED_FAULT,    /* it has raised vcpu->fault */
+    TOUCHED_MEMORY    /* there, at *bytes; A and D are set */
+};
+enum touched touch_find(struct translator *translator, struct call *call, gva_t linear, uint8_t **bytes);
+static inline bool touch_is_within_page(gva_t linear, unsigned size)
+{
+    return (linear & PAGE_MASK) + size <= PAGE_SIZE;
+}
 
 /* quick.c */
-/* Runs it, but for EIP. false: it is none, or not now, and nothing has happened. */
-bool quick_run(struct vm *vm, const struct quick *quick);
+/* Runs it, but for EIP. false: not now, and nothing has happened. linear: of its operand, if it has one. */
+bool quick_run(struct vm *vm, const struct quick *quick, gva_t linear);
 
 /* measure.c */
 uint64_t measure_begin(const struct translator *translator);

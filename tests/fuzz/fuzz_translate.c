@@ -33,7 +33,7 @@ static enum adapted adapted(void *ctx, uint64_t place)
 {
     const struct start *start = ctx;
 
-    return start->called >> (place & 31) & 1 ? ADAPTED_CALL : ADAPTED_NOT;
+    return start->called >> (place & 31) & 1 ? ADAPTED_TOUCH : ADAPTED_NOT;
 }
 
 static struct source source_of(struct start *start, const uint8_t *bytes, uint32_t n, uint32_t offset)

@@ -147,6 +147,7 @@ enum holds {
     HOLDS_ANYTHING,
     HOLDS_BYTE,   /* a number below 256 */
     HOLDS_WINDOW, /* where memory may be reached for, with 32 bits more */
+    HOLDS_REACH,  /* where one operand may be, whose address the monitor was told */
     HOLDS_VCPU,
     HOLDS_NOTE
 };
@@ -155,6 +156,9 @@ static struct held {
     bool is_known; /* else control has not been seen to get here */
     enum holds r9, r10;
 } held, held_at[CODE_MAX]; /* now, and at the targets of jumps */
+
+/* What the monitor was told last, in r9d, and what r8d and r10d were computed from. */
+static ZydisDecodedOperand told, computed[2];
 
 static enum holds held_by(ZydisRegister reg)
 {
@@ -186,11 +190,35 @@ static enum holds loaded_from_context(const ZydisDecodedOperand *from)
 
     if (offset == CONTEXT_VCPU)
         return HOLDS_VCPU;
+    if (offset == CONTEXT_REACH)
+        return HOLDS_REACH;
     if (offset >= CONTEXT_WINDOWS && offset < CONTEXT_FLAT_NOTES)
         return HOLDS_WINDOW;
-    return offset >= CONTEXT_FLAT_NOTES && offset < (int64_t)offsetof(struct context, selectors)
+    return offset >= CONTEXT_FLAT_NOTES && offset < (int64_t)offsetof(struct context, switched)
                ? HOLDS_NOTE
                : HOLDS_ANYTHING;
+}
+
+/* lea r9d, [...] and the like, or mov r9d, imm */
+static void follow_address(const ZydisDecodedOperand *to, const ZydisDecodedOperand *from)
+{
+    if (to->reg.value == ZYDIS_REGISTER_R9D)
+        told = *from;
+    else if (to->reg.value == ZYDIS_REGISTER_R8D)
+        computed[0] = *from;
+    else if (to->reg.value == ZYDIS_REGISTER_R10D)
+        computed[1] = *from;
+}
+
+static bool is_same_address(const ZydisDecodedOperand *a, const ZydisDecodedOperand *b)
+{
+    if (a->type != b->type)
+        return false;
+    if (a->type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+        return a->imm.value.u == b->imm.value.u;
+    return a->type == ZYDIS_OPERAND_TYPE_MEMORY && a->mem.type == ZYDIS_MEMOP_TYPE_AGEN &&
+           a->mem.base == b->mem.base && a->mem.index == b->mem.index && a->mem.scale == b->mem.scale &&
+           a->mem.disp.value == b->mem.disp.value;
 }
 
 static void follow_holds(const struct host *host)
@@ -203,6 +231,8 @@ static void follow_holds(const struct host *host)
                  HOLDS_ANYTHING);
     if (to->type != ZYDIS_OPERAND_TYPE_REGISTER)
         return;
+    if (is_written(to))
+        follow_address(to, from);
     if (host->insn.mnemonic == ZYDIS_MNEMONIC_MOVZX && from->size == 8)
         hold(ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, to->reg.value), HOLDS_BYTE);
     if (host->insn.mnemonic == ZYDIS_MNEMONIC_MOV && from->type == ZYDIS_OPERAND_TYPE_MEMORY &&
@@ -221,7 +251,7 @@ static void check_context_access(const struct host *host, const ZydisDecodedOper
     REQUIRE(offset >= 0 && offset < (int64_t)sizeof(struct context));
     if (is_written(operand))
         REQUIRE(offset == CONTEXT_IF || offset == CONTEXT_DF || offset == CONTEXT_SCRATCH ||
-                offset == CONTEXT_BUDGET || (offset >= CONTEXT_BASES && offset < CONTEXT_WINDOWS) ||
+                offset == CONTEXT_BUDGET || (offset >= CONTEXT_BASES && offset < CONTEXT_ADDRESS) ||
                 offset == offsetof(struct context, selectors) ||
                 (offset == offsetof(struct context, switched) && host->operand[1].imm.value.u >= 1 &&
                  host->operand[1].imm.value.u <= SWITCH_SYSEXIT + 1) ||
@@ -247,6 +277,25 @@ static void check_budget_access(const struct host *host, const ZydisDecodedOpera
     REQUIRE(operand->mem.disp.value == -(int64_t)block->n_instructions);
 }
 
+/* The operand whose address the monitor was told, and no more of memory than it knows of. (BT and its kin
+ * would reach for more with a register.) */
+static void check_reach(const struct host *host, const ZydisDecodedOperand *operand)
+{
+    const ZydisDecodedOperand *address = &computed[operand->mem.index == ZYDIS_REGISTER_R10];
+    const struct call *call = NULL;
+    uint32_t eip = block_point_at(&cache, block, cache.executable + block->code + host->offset)->eip;
+
+    for (size_t i = cache.n_calls; i > 0 && cache.calls[i - 1].block == block && call == NULL; i--)
+        if (cache.calls[i - 1].eip == eip)
+            call = &cache.calls[i - 1];
+    REQUIRE(call != NULL && call->access != NULL && operand->size / 8 <= call->access_size);
+    REQUIRE(!is_written(operand) || (call->access_kind & ACCESS_WRITE));
+    REQUIRE(operand->mem.index == ZYDIS_REGISTER_R8 || operand->mem.index == ZYDIS_REGISTER_R10);
+    REQUIRE(operand->mem.scale <= 1 && operand->mem.disp.value == 0 && is_same_address(address, &told));
+    REQUIRE(host->insn.mnemonic < ZYDIS_MNEMONIC_BT || host->insn.mnemonic > ZYDIS_MNEMONIC_BTS ||
+            host->operand[1].type == ZYDIS_OPERAND_TYPE_IMMEDIATE);
+}
+
 /* Of the guest: [r14 + reg32's zero-extended value] or gs: with a 32-bit address. */
 static void check_memory(const struct host *host, const ZydisDecodedOperand *operand)
 {
@@ -260,6 +309,8 @@ static void check_memory(const struct host *host, const ZydisDecodedOperand *ope
         REQUIRE(base == ZYDIS_REGISTER_RSI || base == ZYDIS_REGISTER_RDI);
     } else if (base == ZYDIS_REGISTER_R14 || held_by(base) == HOLDS_WINDOW) {
         REQUIRE(index < ZYDIS_REGISTER_R12 && operand->mem.scale <= 1);
+    } else if (held_by(base) == HOLDS_REACH) {
+        check_reach(host, operand);
     } else if (index == ZYDIS_REGISTER_R14) {
         REQUIRE(base == ZYDIS_REGISTER_RSP && operand->mem.scale == 1);
     } else if (base == ZYDIS_REGISTER_R15) {

@@ -53,6 +53,14 @@ static void teardown(void)
 
 /* ---- where guest code comes from ----------------------------------------------------------------------- */
 
+/* As if each instruction had faulted often. */
+static enum adapted all_called(void *ctx, uint64_t place)
+{
+    (void)ctx;
+    (void)place;
+    return ADAPTED_TOUCH;
+}
+
 static struct source source_at(const uint8_t *bytes, size_t n, uint32_t eip, uint32_t mode)
 {
     uint32_t in_page = PAGE_SIZE - (eip & PAGE_MASK);
@@ -152,8 +160,7 @@ START_TEST(random_bytes)
 }
 END_TEST
 
-/* Every opcode with every ModRM byte. */
-START_TEST(every_opcode)
+static void build_every_opcode(uint32_t mode, enum adapted (*adapted)(void *ctx, uint64_t place))
 {
     uint8_t bytes[16] = {0};
 
@@ -165,8 +172,67 @@ START_TEST(every_opcode)
             bytes[n++] = 0x0f;
         bytes[n++] = (uint8_t)(i >> 8);
         bytes[n++] = (uint8_t)i;
-        source = source_at(bytes, sizeof bytes, 0x100000, modes[_i] | MODE_SINGLE);
+        source = source_at(bytes, sizeof bytes, 0x100000, mode | MODE_SINGLE);
+        source.adapted = adapted;
         build(&source);
+    }
+}
+
+/* Every opcode with every ModRM byte. */
+START_TEST(every_opcode)
+{
+    build_every_opcode(modes[_i], NULL);
+}
+END_TEST
+
+START_TEST(every_opcode_that_keeps_faulting)
+{
+    build_every_opcode(modes[_i], all_called);
+}
+END_TEST
+
+static void check_reaching(const struct source *source, bool is_reaching)
+{
+    size_t n_calls = cache.n_calls;
+
+    ck_assert(build_alive(source));
+    ck_assert_msg((cache.calls[n_calls].access != NULL) == is_reaching, "%02x %02x", source->bytes[0],
+                  source->bytes[1]);
+}
+
+/* Which are only told where their operand is. */
+START_TEST(instructions_that_find_memory_by_the_monitor)
+{
+    static const struct {
+        uint8_t bytes[8];
+        uint8_t n;
+        bool is_reaching;
+    } cases[] = {
+        {{0x89, 0x03}, 2, true},                   /* mov [ebx], eax */
+        {{0xf6, 0x03, 0x01}, 3, true},             /* test byte [ebx], 1 */
+        {{0xa3, 0, 0, 0x20, 0}, 5, true},          /* mov [200000], eax */
+        {{0xf0, 0x0f, 0xb1, 0x0c, 0x24}, 5, true}, /* lock cmpxchg [esp], ecx */
+        {{0x55}, 1, true},                         /* push ebp */
+        {{0x5b}, 1, true},                         /* pop ebx */
+        {{0x54}, 1, false},                        /* push esp */
+        {{0x5c}, 1, false},                        /* pop esp */
+        {{0x0f, 0xab, 0x03}, 3, false},            /* bts [ebx], eax: any bit of memory */
+        {{0x0f, 0xba, 0x2b, 0x05}, 4, true},       /* bts [ebx], 5 */
+        {{0x88, 0x23}, 2, false},                  /* mov [ebx], ah: no REX prefix */
+        {{0x64, 0x89, 0x03}, 3, false},            /* mov fs:[ebx], eax */
+        {{0x67, 0x89, 0x07}, 3, false},            /* mov [bx], eax */
+        {{0xff, 0x33}, 2, false},                  /* push [ebx]: two operands */
+        {{0xa5}, 1, false},                        /* movsd */
+    };
+
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct source source =
+            source_at(cases[i].bytes, cases[i].n, 0x100000, FLAT | FULL | (_i != 0 ? MODE_USER : 0));
+
+        source.adapted = all_called;
+        check_reaching(&source, cases[i].is_reaching);
+        source.mode |= MODE_COUNT;
+        check_reaching(&source, false);
     }
 }
 END_TEST
@@ -322,6 +388,8 @@ int main(void)
     tcase_add_loop_test(tests, all_code_of_the_guests, 0, N_MODES);
     tcase_add_loop_test(tests, random_bytes, 0, N_MODES);
     tcase_add_loop_test(tests, every_opcode, 0, N_MODES);
+    tcase_add_loop_test(tests, every_opcode_that_keeps_faulting, 0, 6);
+    tcase_add_loop_test(tests, instructions_that_find_memory_by_the_monitor, 0, 2);
     tcase_add_loop_test(tests, an_interrupt_is_looked_for_behind_the_shadow_of_sti, 0, N_MODES);
     tcase_add_loop_test(tests, sti_before_a_jump, 0, 2);
     tcase_add_test(tests, loops_are_aligned);
