@@ -1,5 +1,5 @@
 /*
- * Plain computation: five small programs that stand for what ordinary 32-bit code does between two traps.
+ * Plain computation: six small programs that stand for what ordinary 32-bit code does between two traps.
  * None traps, all work in the first- and second-level caches, so that only the processor is measured. Each
  * returns a value that depends on all it did; the two worlds must agree on it. Read next: machine.c, native.c
  * (who runs them).
@@ -21,6 +21,9 @@ static uint32_t hash_table[256];
 static int32_t left[MATRIX_SIZE][MATRIX_SIZE], right[MATRIX_SIZE][MATRIX_SIZE],
     product[MATRIX_SIZE][MATRIX_SIZE];
 static uint32_t chain[CHASE_SIZE];
+static struct link {
+    const struct link *next;
+} links[CHASE_SIZE];
 
 /* Calls, returns, pushes and pops: naive Fibonacci numbers. */
 uint32_t compute_calls(uint32_t n)
@@ -90,14 +93,32 @@ uint32_t compute_matrix(uint32_t n)
     return trace;
 }
 
-/* Nothing but dependent loads: n steps along a chain. The worst case for anything that makes a load slower.
- */
-uint32_t compute_chase(uint32_t n)
+/* Who comes after the i-th: all of them, in an order that no prefetcher knows. */
+static uint32_t after(uint32_t i)
+{
+    return (i * 769 + 257) % CHASE_SIZE;
+}
+
+/* Nothing but dependent loads: n steps along a chain of pointers. The worst case for anything that makes a
+ * load slower. */
+uint32_t compute_pointers(uint32_t n)
+{
+    const struct link *at = links;
+
+    for (uint32_t i = 0; i < CHASE_SIZE; i++)
+        links[i].next = &links[after(i)];
+    while (n-- > 0)
+        at = at->next;
+    return (uint32_t)(at - links);
+}
+
+/* The same along a chain of indices: an address is computed in each step. */
+uint32_t compute_indices(uint32_t n)
 {
     uint32_t at = 0;
 
     for (uint32_t i = 0; i < CHASE_SIZE; i++)
-        chain[i] = (i * 769 + 257) % CHASE_SIZE;
+        chain[i] = after(i);
     while (n-- > 0)
         at = chain[at];
     return at;

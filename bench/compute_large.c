@@ -1,6 +1,6 @@
 /*
  * More plain computation, for the comparison with a translator (bench/peer): what a translator finds easy
- * (streams), what it finds hard (calls, indirect calls, dependent loads: compute_chase), and string
+ * (streams), what it finds hard (calls, indirect calls, dependent loads: compute_pointers), and string
  * instructions. Each does its work n times and returns a value that depends on it. Read next:
  * bench/peer/rows.py, which says what each is expected to take.
  */

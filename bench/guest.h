@@ -31,7 +31,8 @@
     ENTRY(ENTRY_SIEVE, compute_sieve)                                                                        \
     ENTRY(ENTRY_HASH, compute_hash)                                                                          \
     ENTRY(ENTRY_MATRIX, compute_matrix)                                                                      \
-    ENTRY(ENTRY_CHASE, compute_chase)                                                                        \
+    ENTRY(ENTRY_POINTERS, compute_pointers)                                                                  \
+    ENTRY(ENTRY_INDICES, compute_indices)                                                                    \
     ENTRY(ENTRY_FIB, compute_fib)                                                                            \
     ENTRY(ENTRY_INDIRECT, compute_indirect)                                                                  \
     ENTRY(ENTRY_DISPATCH, compute_dispatch)                                                                  \

@@ -30,12 +30,21 @@ def judge(figure, row):
     return goals
 
 
+def name_bound(figure, row):
+    """If the native code misses a goal against TCG, too: by what ratio; else ''."""
+    if figure.native is None or not figure.tcg or row.over_tcg is None or figure.native <= row.over_tcg * figure.tcg:
+        return ""
+    return f" (native: {figure.native / figure.tcg:.2f})"
+
+
 def print_head(out):
     print(LINE.format(*HEAD), file=out, flush=True)
 
 
 def print_row(label, figure, row, out):
     goals = "  ".join(f"{text} {'ok' if is_met else 'MISSED'}" for text, is_met in judge(figure, row))
+    if goals.endswith("TCG MISSED"):
+        goals += name_bound(figure, row)
     line = LINE.format(label, format_seconds(figure.native), format_seconds(figure.seconds),
                        format_ratio(figure.over_native), format_seconds(figure.tcg),
                        format_ratio(figure.over_tcg), goals)

@@ -14,7 +14,7 @@ BEGIN, END = "\x01", "\x02"
 COUNT, ROUNDS = 4, 2  # an even count: a round of page faults ends with the page mapped that it begins without
 QEMU = "qemu-system-i386"
 PASSED = 1  # exit status after the guest wrote 0 to isa-debug-exit
-COMPUTATIONS = ["sum", "copy", "rep-movs", "chase", "fib", "indirect", "dispatch", "sieve"]
+COMPUTATIONS = ["sum", "copy", "rep-movs", "pointers", "indices", "fib", "indirect", "dispatch", "sieve"]
 
 
 def all_measures(*options):
