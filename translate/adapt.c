@@ -204,16 +204,15 @@ struct adaptation *adapt_of_call(struct translator *translator, const struct cal
 }
 
 void adapt_note_call(struct translator *translator, struct adaptation *adaptation, struct call *call,
-                     bool is_needed)
+                     unsigned n_needless)
 {
     unsigned often = adaptation->as == ADAPTED_TOUCH ? NEEDLESS_TOUCHES : NEEDLESS_OFTEN;
 
     if (call->was_needed)
         adaptation->n_needless = 0;
     call->was_needed = false;
-    if (is_needed)
-        adaptation->n_needless = 0;
-    else if (++adaptation->n_needless >= often)
+    adaptation->n_needless = (uint16_t)(n_needless == 0 ? 0 : adaptation->n_needless + n_needless);
+    if (adaptation->n_needless >= often)
         give_back(translator, adaptation);
 }
 

@@ -418,7 +418,7 @@ void build_call(struct builder *b)
     (void)build_call_with_address(b, quick_operand(b->insn, b->mode));
 }
 
-static void point_saved_ecx(struct builder *b)
+void build_ecx_is_saved(struct builder *b)
 {
     build_point(b, b->is_shadowed ? POINT_SHADOWED_ECX : POINT_SAVED_ECX, b->eip);
 }
@@ -426,7 +426,7 @@ static void point_saved_ecx(struct builder *b)
 void build_save_ecx(struct builder *b)
 {
     emit_mov64(&b->e, R9, RCX);
-    point_saved_ecx(b);
+    build_ecx_is_saved(b);
 }
 
 void build_restore_ecx(struct builder *b)
@@ -437,7 +437,7 @@ void build_restore_ecx(struct builder *b)
 
 void build_call_with_saved_ecx(struct builder *b)
 {
-    point_saved_ecx(b);
+    build_ecx_is_saved(b);
     build_restore_ecx(b);
     build_call(b);
 }

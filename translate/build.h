@@ -66,6 +66,7 @@ struct source {
     uint64_t place;
     uint32_t eip, linear, mode;
     uint32_t limit; /* of CS: a jump beyond it is #GP at the jump (SDM Vol 2A, JMP) */
+    bool has_slots; /* the processor has RORX: instructions may remember where they were */
     enum adapted (*adapted)(void *ctx, uint64_t place); /* NULL: no instruction has needed more than others */
     void *ctx;
 };
@@ -87,7 +88,7 @@ struct builder {
     bool is_ended;    /* control does not reach the next instruction */
     bool is_shadowed; /* this instruction comes after an STI */
     bool is_split;    /* this instruction chooses its window by the address */
-    bool is_reaching; /* it finds memory by the context's `reach` */
+    bool is_reaching; /* it finds memory at r9 + r8 */
     struct point *points;
     uint32_t n_points;
     uint16_t beginnings[MAX_BLOCK_INSTRUCTIONS]; /* of the instructions: the numbers of their first points */
@@ -141,6 +142,8 @@ const uint8_t *build_host(const struct builder *b);
 /* ECX waits in r9 while JRCXZ decides, and comes back. */
 void build_save_ecx(struct builder *b);
 void build_restore_ecx(struct builder *b);
+/* A jump leads here that left it there. */
+void build_ecx_is_saved(struct builder *b);
 /* The same as build_call for jumps that left ECX in r9. */
 void build_call_with_saved_ecx(struct builder *b);
 

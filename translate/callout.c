@@ -80,6 +80,7 @@ static const uint8_t *go_to_eip(struct translator *translator)
 
 static const uint8_t *on_lookup(struct translator *translator)
 {
+    reach_forget(translator);
     switch_catch_up(translator);
     state_take_flags(&translator->context);
     meter_read(translator);
@@ -304,7 +305,10 @@ __attribute__((noinline)) static const uint8_t *on_long_callout(struct translato
                                                                 struct call *call, bool is_prepared)
 {
     uint64_t began = measure_begin(translator);
-    const uint8_t *host = on_callout(translator, call, is_prepared);
+    const uint8_t *host;
+
+    reach_forget(translator);
+    host = on_callout(translator, call, is_prepared);
 
     measure_end(translator, &translator->counts.call_ns, began);
     return host;
@@ -356,6 +360,7 @@ __attribute__((noinline)) static const uint8_t *on_switch(struct translator *tra
     enum outcome outcome;
 
     vm->vcpu.eip = call->eip;
+    reach_forget(translator);
     state_take_flags(context);
     vm->vcpu.has_other_data_segments = false;
     outcome = vcpu_emulate(&vm->vcpu, &call->insn);
@@ -379,28 +384,38 @@ __attribute__((noinline)) static const uint8_t *on_switch(struct translator *tra
     return go_on_switched(translator);
 }
 
+/* The guest's own page fault. */
+static const uint8_t *on_access_fault(struct translator *translator, struct call *call, uint64_t n_flushes)
+{
+    reach_forget(translator);
+    state_take_flags(&translator->context);
+    state_restore_shadow(translator);
+    call->was_needed = true;
+    translator->vm->n_exits++;
+    return after_failure(translator, call, OUTCOME_FAULT, n_flushes);
+}
+
 /* An instruction whose operand no window has yet. Mostly it is the guest's fault, or memory. */
 __attribute__((noinline)) static const uint8_t *on_access(struct translator *translator, struct call *call)
 {
     struct context *context = &translator->context;
-    struct vm *vm = translator->vm;
     uint64_t n_flushes = translator->cache.n_flushes;
     uint8_t *bytes;
     enum touched touched = touch_find(translator, call, context->address, &bytes);
 
-    if (touched == TOUCHED_FAULT) {
-        state_take_flags(context);
-        state_restore_shadow(translator);
-        call->was_needed = true;
-        vm->n_exits++;
-        return after_failure(translator, call, OUTCOME_FAULT, n_flushes);
-    }
-    if (touched != TOUCHED_MEMORY || call->access == NULL || !is_code_kept(translator, call, n_flushes))
+    if (touched == TOUCHED_FAULT)
+        return on_access_fault(translator, call, n_flushes);
+    if ((touched != TOUCHED_MEMORY && touched != TOUCHED_MAPPED) || call->access_length == 0 ||
+        !is_code_kept(translator, call, n_flushes))
         return on_long_callout(translator, call, touched != TOUCHED_NOT);
-    vm->n_exits++;
+    translator->vm->n_exits++;
     translator->resume_flag = 0; /* it is done now */
+    if (call->look_length != 0) {
+        reach_note(translator, call, bytes);
+        return call->resume - call->look_length;
+    }
     context->reach = (uintptr_t)bytes - context->address;
-    return call->access;
+    return call->resume - call->access_length;
 }
 
 /* In the shadow of STI or MOV SS, or with RF set, as each instruction is that is tried again after a fault?
@@ -410,7 +425,7 @@ static inline bool is_shadowed(struct translator *translator, const struct call 
     if (translator->shadow == SHADOW_NONE && translator->resume_flag == 0)
         return false;
     if (call->eip == translator->shadow_eip)
-        return translator->shadow != SHADOW_NONE || call->access == NULL;
+        return translator->shadow != SHADOW_NONE || call->access_length == 0;
     translator->shadow = SHADOW_NONE; /* they ended with the instruction before */
     translator->resume_flag = 0;
     return false;
@@ -430,6 +445,7 @@ const uint8_t *translate_on_callout(struct context *context, uint32_t number)
         return on_switch(translator, call);
     vm->vcpu.eip = call->eip;
     if (call->quick.kind != QUICK_NOT && quick_run(vm, &call->quick, context->address)) {
+        reach_forget(translator);
         call->was_needed = true;
         return end_quickly(translator, call, n_flushes);
     }

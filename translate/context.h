@@ -42,6 +42,10 @@
 #define CONTEXT_SEGMENT_WINDOWS 2240 /* by enum segment_index, 8 bytes each */
 #define CONTEXT_FLAT_NOTES      2288 /* by the low byte of a selector, 8 bytes each */
 #define CONTEXT_FULL_NOTES      4336
+#define CONTEXT_SLOTS           6384 /* 16 bytes each */
+
+#define SLOT_MINUS_PAGES 0
+#define SLOT_REACH       8
 
 #define NOTE_MINUS_SELECTOR   0
 #define NOTE_LINEAR           4
@@ -77,6 +81,17 @@ struct segment_note {
     uint64_t minus_descriptor; /* as it was then */
     struct segment segment;
     uint64_t window; /* to be added to the window where the segment is used: 0, or nowhere */
+};
+
+/* An instruction with an operand in memory that no window serves remembers where it was (reach.c), until the
+ * monitor is entered for anything but that: what the guest's tables say cannot have changed. */
+#define SLOTS_OF_KIND 16u
+#define SLOT_KINDS    4u /* by ring 3 or not, for writing or not: what the one may reach the other may not */
+#define SLOTS         (SLOTS_OF_KIND * SLOT_KINDS)
+
+struct slot {
+    uint32_t minus_pages; /* minus that of its first byte's page and of its last one's; 1: it is empty */
+    uintptr_t reach;      /* as in the context */
 };
 
 struct space;
@@ -130,6 +145,7 @@ struct context {
     uintptr_t windows[256];
     uintptr_t segment_windows[SEG_COUNT]; /* where FS and GS find memory, if the mode has them */
     const struct segment_note *flat_notes[SEGMENT_NOTES], *full_notes[SEGMENT_NOTES];
+    struct slot slots[SLOTS];
     uint32_t switched; /* translated code has gone to sides[switched - 1]; 0: the monitor knows where it is */
     struct side sides[SWITCH_KINDS];
 };

@@ -44,6 +44,17 @@ static inline void emit_rex(struct emitter *e, unsigned wide, unsigned reg, unsi
         emit_byte(e, rex);
 }
 
+/* rorx to, from, n (64 bits; BMI2): no flag changes */
+static inline void emit_rotate(struct emitter *e, unsigned to, unsigned from, unsigned n)
+{
+    emit_byte(e, 0xc4);
+    emit_byte(e, (to < R8 ? 0x80 : 0) | 0x40 | (from < R8 ? 0x20 : 0) | 0x03); /* R X B inverted; map 0F3A */
+    emit_byte(e, 0xfb);                                                        /* W1, F2 */
+    emit_byte(e, 0xf0);
+    emit_byte(e, 0xc0 | (to & 7) << 3 | (from & 7));
+    emit_byte(e, n);
+}
+
 /* ModRM (and SIB) for [base + displacement]. */
 static inline void emit_modrm_base(struct emitter *e, unsigned reg, unsigned base, int32_t displacement)
 {

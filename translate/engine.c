@@ -123,6 +123,7 @@ static void translate_run(void *opaque, struct vm_exit *exit)
     translator->is_code_dropped = false;
     translator->context.target = state_entry_of(translator, block);
     state_note_shadow(translator);
+    reach_forget(translator);
     entered_ns = measure_begin(translator);
     how = translate_enter(&translator->context);
     translator->counts.entries++;
@@ -225,6 +226,7 @@ static void *translate_create(struct vm *vm, char *error, size_t error_size)
                                            .callout = translate_callout_stub,
                                            .fxsave = vm->vcpu.fxsave};
     notes_forget(translator);
+    reach_open(translator);
     crash_set_vcpu(&vm->vcpu);
     return translator;
 }

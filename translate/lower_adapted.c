@@ -1,16 +1,23 @@
 /*
  * Instructions that keep faulting (adapt.c): the monitor is asked first, and gets the operand's address.
  *
- *       lea r9d, [operand];  mov r8d, number;  jmp [r15 + callout]
- *   1:  mov r9, [r15 + reach];  lea r8d, [operand];  the instruction, with [r9 + r8]
- *   2:
+ *   1:  r8d = the address;  is it in the page that the slot has?  if so: to 3
+ *       r9d = the address;  mov r8d, number;  jmp [r15 + callout]
+ *   2:  r8d = the address;  mov r9, [r15 + reach];  jmp 4
+ *   3:  mov r9, [r15 + the slot's]
+ *   4:  the instruction, with [r9 + r8]
+ *   5:
  *
- * Behind the call it goes on at 2 if the monitor has run the instruction: on a device's registers, on a page
- * that somebody must be told of. It goes on at 1 if there is only memory to be accessed, which no window has
- * yet: `reach` leads there (touch.c). What the instruction does is left to the processor then, whatever it
- * is.
+ * Behind the call it goes on at 5 if the monitor has run the instruction: on a device's registers, on a page
+ * that somebody must be told of. If there is only memory to be accessed the instruction is left to the
+ * processor, whatever it does: at 2, if a window has the page, so that an ordinary instruction would do; else
+ * at 1, with the page in the slot, for the next times as well (reach.c).
  *
- * Read next: touch.c.
+ * Flags are the guest's all the while: so RORX finds the page's number, LEA compares, and JRCXZ decides. The
+ * slot's number is minus the sum of two pages', that of the operand's first byte and of its last, which are
+ * to be the same.
+ *
+ * Read next: touch.c, reach.c.
  */
 #include "translate/build.h"
 
@@ -79,27 +86,114 @@ static void settle_esp(struct builder *b)
     b->esp = 0;
 }
 
+/* to := the number of the page that the address in `from` is in */
+static void emit_page(struct emitter *e, unsigned to, unsigned from)
+{
+    emit_rotate(e, to, from, PAGE_SHIFT); /* the offset in the page is in the upper half now */
+    emit_mov(e, to, to);
+}
+
+/* Returns where to put the distance to 3. ECX is in r9 there, and r8d is the address. */
+static uint8_t *look_into_slot(struct builder *b, const struct operand *operand, int32_t slot)
+{
+    struct emitter *e = &b->e;
+    bool is_byte = operand->size == 1;
+    uint8_t *distance;
+
+    memory_emit_address(b, operand, R8);
+    emit_page(e, R10, R8);
+    if (!is_byte) {
+        emit_op_base(e, 0, OP_LEA, R11, R8, operand->size - 1);
+        emit_page(e, R11, R11);
+    }
+    build_save_ecx(b);
+    emit_load_context(e, RCX, slot + SLOT_MINUS_PAGES);
+    emit_op_index(e, 0, OP_LEA, RCX, RCX, R10, is_byte ? 1 : 0, 0);
+    if (!is_byte)
+        emit_op_index(e, 0, OP_LEA, RCX, RCX, R11, 0, 0);
+    emit_byte(e, 0xe3);
+    distance = e->at;
+    emit_byte(e, 0);
+    build_ecx_is_saved(b);
+    build_restore_ecx(b);
+    return distance;
+}
+
+/* At 4, by two ways. */
+static void emit_ways(struct builder *b, const struct operand *operand, uint8_t *distance, int32_t slot)
+{
+    struct emitter *e = &b->e;
+    uint8_t *over;
+
+    memory_emit_address(b, operand, R8);
+    emit_load_context64(e, R9, CONTEXT_REACH);
+    if (distance == NULL)
+        return;
+    emit_byte(e, 0xeb);
+    over = e->at;
+    emit_byte(e, 0);
+    *distance = (uint8_t)(e->at - (distance + 1));
+    build_ecx_is_saved(b);
+    build_restore_ecx(b);
+    emit_load_context64(e, R9, slot + SLOT_REACH);
+    *over = (uint8_t)(e->at - (over + 1));
+}
+
+/* Those of one kind may share them. */
+static uint8_t slot_of(const struct builder *b, uint8_t access_kind)
+{
+    unsigned kind = ((access_kind & ACCESS_USER) ? 2 : 0) + ((access_kind & ACCESS_WRITE) ? 1 : 0);
+
+    return (uint8_t)(kind * SLOTS_OF_KIND + b->cache->n_calls % SLOTS_OF_KIND);
+}
+
+static uint8_t length_to(const uint8_t *end, const uint8_t *start)
+{
+    BUG_ON(end - start > UINT8_MAX);
+    return (uint8_t)(end - start);
+}
+
+static int32_t offset_of(uint8_t slot)
+{
+    return CONTEXT_SLOTS + slot * (int32_t)sizeof(struct slot);
+}
+
 void lower_adapted(struct builder *b)
 {
     struct operand operand;
+    uint8_t access_kind, slot;
+    uint8_t *distance = NULL;
+    const uint8_t *look = NULL, *access;
     struct call *call;
     size_t n_calls;
+    bool may_reach = !has_high_byte(b->insn) && !b->is_shadowed && !(b->mode & MODE_COUNT);
 
     if (!find_operand(b, &operand)) {
         build_call(b);
         return;
     }
+    build_flush_esp(b);
+    access_kind = access_of(b, &operand);
+    slot = slot_of(b, access_kind);
+    if (may_reach && b->source->has_slots) {
+        look = build_host(b);
+        distance = look_into_slot(b, &operand, offset_of(slot));
+    }
     call = build_call_with_address(b, &operand);
     call->access_size = operand.size;
-    call->access_kind = access_of(b, &operand);
-    if (has_high_byte(b->insn) || b->is_shadowed || (b->mode & MODE_COUNT))
+    call->access_kind = access_kind;
+    if (!may_reach)
         return; /* the monitor runs it in any case */
     n_calls = b->cache->n_calls;
-    call->access = build_host(b);
+    call->slot = slot;
+    access = build_host(b);
+    emit_ways(b, &operand, distance, offset_of(slot));
     b->is_reaching = true;
     lower_insn(b);
     b->is_reaching = false;
     BUG_ON(b->cache->n_calls != n_calls);
     settle_esp(b);
     call->resume = build_host(b);
+    call->access_length = length_to(call->resume, access);
+    call->look_length = look == NULL ? 0 : length_to(call->resume, look);
 }

@@ -10,17 +10,6 @@
  */
 #include "translate/build.h"
 
-/* rorx to, from, 32 (64 bits): the halves change places */
-static void emit_swap_halves(struct emitter *e, unsigned to, unsigned from)
-{
-    emit_byte(e, 0xc4);
-    emit_byte(e, (to < R8 ? 0x80 : 0) | 0x40 | (from < R8 ? 0x20 : 0) | 0x03); /* R X B inverted; map 0F3A */
-    emit_byte(e, 0xfb);                                                        /* W1, F2 */
-    emit_byte(e, 0xf0);
-    emit_byte(e, 0xc0 | (to & 7) << 3 | (from & 7));
-    emit_byte(e, 32);
-}
-
 /* mulx high, low, by: rdx * by */
 static void emit_multiply(struct emitter *e, unsigned high, unsigned low, unsigned by)
 {
@@ -48,7 +37,7 @@ bool lower_tsc(struct builder *b)
     emit_mov(e, R9, RDX);
     build_point(b, POINT_SAVED_EAX_EDX, b->eip);
     emit_bytes(e, rdtsc, sizeof rdtsc);
-    emit_swap_halves(e, R8, RDX);
+    emit_rotate(e, R8, RDX, 32); /* the halves change places */
     emit_add(e, RAX);
     emit_load_context64(e, R11, CONTEXT_TSC_BASE);
     emit_add(e, R11);
@@ -56,7 +45,7 @@ bool lower_tsc(struct builder *b)
     emit_multiply(e, R8, R11, R8);
     emit_load_context64(e, R11, CONTEXT_TSC_ADD);
     emit_add(e, R11);
-    emit_swap_halves(e, R11, R8);
+    emit_rotate(e, R11, R8, 32);
     emit_mov(e, RDX, R11);
     emit_mov(e, RAX, R8);
     return true;

@@ -203,13 +203,12 @@ void memory_emit(struct builder *b, const struct operand *operand, const struct 
 {
     enum segment_index segment = (enum segment_index)operand->mem.segment;
 
-    if (memory_is_flat(b, segment) && (b->is_split || b->is_reaching)) {
+    if (b->is_reaching) {
+        emit_window(&b->e, form, R9, R8, 0);
+    } else if (memory_is_flat(b, segment) && b->is_split) {
         unsigned address = emit_sum(b, operand, form);
 
-        if (b->is_reaching)
-            emit_load_context64(&b->e, R9, CONTEXT_REACH);
-        else
-            memory_find_window(b, address);
+        memory_find_window(b, address);
         emit_window(&b->e, form, R9, address, 0);
     } else if (memory_is_flat(b, segment)) {
         emit_flat(b, operand, form);
@@ -247,11 +246,8 @@ bool memory_store(struct builder *b, const struct operand *operand, unsigned fro
 
 void memory_stack(struct builder *b, unsigned opcode, unsigned reg, int32_t offset)
 {
-    if (b->is_reaching) {
-        emit_op_base(&b->e, 0, OP_LEA, R8, RSP, b->esp + offset);
-        emit_load_context64(&b->e, R9, CONTEXT_REACH);
+    if (b->is_reaching)
         emit_op_index(&b->e, 0, opcode, reg, R9, R8, 0, 0);
-        return;
-    }
-    emit_op_index(&b->e, 0, opcode, reg, RSP, R14, 0, b->esp + offset);
+    else
+        emit_op_index(&b->e, 0, opcode, reg, RSP, R14, 0, b->esp + offset);
 }

@@ -39,6 +39,10 @@ OFFSET(windows, CONTEXT_WINDOWS);
 OFFSET(segment_windows, CONTEXT_SEGMENT_WINDOWS);
 OFFSET(flat_notes, CONTEXT_FLAT_NOTES);
 OFFSET(full_notes, CONTEXT_FULL_NOTES);
+OFFSET(slots, CONTEXT_SLOTS);
+_Static_assert(sizeof(struct slot) == 16 && offsetof(struct slot, minus_pages) == SLOT_MINUS_PAGES &&
+                   offsetof(struct slot, reach) == SLOT_REACH,
+               "lower_adapted.c");
 #undef OFFSET
 #define OFFSET(member, constant)                                                                             \
     _Static_assert(offsetof(struct segment_note, member) == (constant), "lower_segment.c")

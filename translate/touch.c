@@ -25,10 +25,13 @@
 #define MOST_ON_CREDIT  256u  /* in a row */
 #define LOOK_EVERY      16u   /* calls */
 #define MOST_ACCESSES   2
+#define WEIGHT_OF_STAY                                                                                       \
+    16u /* of a call for the page of the last, and a timer in between: a loop in the page */
 
 struct access {
     gva_t linear;
     unsigned kind;
+    unsigned weight;
 };
 
 /* What it accesses; for a repeated one at first. */
@@ -48,6 +51,7 @@ static unsigned find_accesses(const struct vcpu *vcpu, const struct insn *insn,
         if (operand->is_implicit && operand->mem.base == ESP && is_write)
             linear -= operand->size; /* a push */
         access[n++] = (struct access){.linear = linear,
+                                      .weight = 1,
                                       .kind = (is_write ? ACCESS_WRITE : ACCESS_READ) |
                                               (vcpu->cpl == 3 ? ACCESS_USER : 0)};
     }
@@ -123,25 +127,28 @@ static void give_credit(struct translator *translator, uint32_t page, uint32_t n
 }
 
 /* Where nothing new happens the pages that there are will be used for longer. */
-static bool take_credit(struct translator *translator, uint32_t page)
+static bool take_credit(struct translator *translator, uint32_t page, unsigned weight)
 {
     struct page_credit *credit = credit_of(translator, page);
 
-    if (credit->page != page || credit->n_accesses == 0 || translator->n_on_credit == MOST_ON_CREDIT)
+    if (credit->page != page || credit->n_accesses < weight || translator->n_on_credit == MOST_ON_CREDIT)
         return false;
-    credit->n_accesses--;
+    credit->n_accesses -= weight;
     translator->n_on_credit++;
     return true;
 }
 
 /* A page that cannot be mapped for writing is mapped for reading, so that it is known the next time. A and D
- * are set already. */
-static void map(struct vm *vm, const struct access *access, bool is_user)
+ * are set already. (The guest's tables that lead there are watched from now on: a slot may have them.) */
+static void map(struct translator *translator, const struct access *access, bool is_user)
 {
+    struct vm *vm = translator->vm;
     struct shadow *shadow = is_user && vm->user_shadow != NULL ? vm->user_shadow : vm->shadow;
-    const struct access reading = {access->linear, (access->kind & ~ACCESS_WRITE) | ACCESS_READ};
+    const struct access reading = {.linear = access->linear,
+                                   .kind = (access->kind & ~ACCESS_WRITE) | ACCESS_READ};
     struct fault fault;
 
+    reach_forget(translator);
     if (shadow_map(shadow, &vm->vcpu, access->linear, access->kind, &fault) == SHADOW_EMULATE &&
         mapped_in(shadow, &vm->vcpu, &reading) == NULL)
         (void)shadow_map(shadow, &vm->vcpu, reading.linear, reading.kind, &fault);
@@ -163,8 +170,8 @@ static void prepare_page(struct translator *translator, const struct access *acc
     vm->foreseen.kind = access->kind;
     if (!is_allowed || is_first_use(walk, access->kind))
         give_credit(translator, page, CREDIT);
-    else if (memory_rpn(&vm->memory, walk->gpa) != RPN_NONE && !take_credit(translator, page))
-        map(vm, access, walk->user);
+    else if (memory_rpn(&vm->memory, walk->gpa) != RPN_NONE && !take_credit(translator, page, access->weight))
+        map(translator, access, walk->user);
 }
 
 /* It is mapped for reading only, and shall stay so. */
@@ -186,7 +193,7 @@ static bool stays_held(struct translator *translator, const struct insn *insn, c
     /* No longer a page table, but likely to be filled and used as one again. */
     if (!has_account(translator, page) || adapt_stores_much(&vm->vcpu, insn))
         give_credit(translator, page, CREDIT_OF_TABLE);
-    return take_credit(translator, page);
+    return take_credit(translator, page, 1);
 }
 
 /* Before an access that no window serves. */
@@ -227,7 +234,7 @@ bool touch_prepare(struct translator *translator, struct call *call)
     n = find_accesses(&translator->vm->vcpu, &call->insn, access);
     for (unsigned i = 0; i < n; i++)
         is_needed = needs_call(translator, adaptation, &call->insn, &access[i]) || is_needed;
-    adapt_note_call(translator, adaptation, call, is_needed);
+    adapt_note_call(translator, adaptation, call, is_needed ? 0 : 1);
     return true;
 }
 
@@ -262,16 +269,22 @@ enum touched touch_find(struct translator *translator, struct call *call, gva_t 
 {
     struct vm *vm = translator->vm;
     struct adaptation *adaptation = adapt_of_call(translator, call);
-    const struct access access = {linear, call->access_kind};
+    uint32_t page = linear >> PAGE_SHIFT;
+    uint32_t n_interruptions = (uint32_t)translator->counts.interruptions;
+    bool is_staying = call->last_page == page + 1 && call->last_interruption != n_interruptions;
+    const struct access access = {
+        .linear = linear, .kind = call->access_kind, .weight = is_staying ? WEIGHT_OF_STAY : 1};
 
     if (adaptation == NULL || !touch_is_within_page(linear, call->access_size))
         return TOUCHED_NOT;
+    call->last_page = page + 1;
+    call->last_interruption = n_interruptions;
     *bytes = find_mapped(vm, &access);
     if (*bytes == NULL)
         prepare(translator, adaptation, &call->insn, &access);
-    adapt_note_call(translator, adaptation, call, *bytes == NULL);
+    adapt_note_call(translator, adaptation, call, *bytes == NULL ? 0 : access.weight);
     if (*bytes != NULL)
-        return TOUCHED_MEMORY;
+        return TOUCHED_MAPPED;
     if (vm->foreseen.is_there)
         return find_foreseen(vm, &access, bytes);
     return find_in_page(vm, held_in(vm->shadow, &vm->vcpu, &access), &access, bytes);

@@ -120,11 +120,13 @@ struct translator {
         gva_t address;
         unsigned kind;
     } retry;
-    struct vm_exit exit;  /* of a call that leaves translate_enter */
-    bool is_plain;        /* nobody watches, counts or measures: calls may go the short way */
-    bool is_call_done;    /* the last call's instruction has ended, without a fault */
-    uint8_t shadow;       /* enum interrupt_shadow: there before the instruction at... */
-    uint32_t resume_flag; /* EFLAGS.RF */
+    uint64_t slots_in_use; /* a bit each (reach.c) */
+    bool has_slots;        /* the processor can look into them */
+    struct vm_exit exit;   /* of a call that leaves translate_enter */
+    bool is_plain;         /* nobody watches, counts or measures: calls may go the short way */
+    bool is_call_done;     /* the last call's instruction has ended, without a fault */
+    uint8_t shadow;        /* enum interrupt_shadow: there before the instruction at... */
+    uint32_t resume_flag;  /* EFLAGS.RF */
     uint32_t shadow_eip;
     uint64_t shadow_count; /* of instructions, then */
     struct {
@@ -251,9 +253,10 @@ void adapt_look_back(struct translator *translator);
 void adapt_note_exception(struct translator *translator);
 /* What is noted of a call's instruction. NULL: it was a call from the beginning. */
 struct adaptation *adapt_of_call(struct translator *translator, const struct call *call);
-/* If it has not been needed for long it becomes an ordinary instruction again. */
+/* If it has not been needed for long it becomes an ordinary instruction again. n_needless: how many calls
+ * this one counts for; 0: it is needed. */
 void adapt_note_call(struct translator *translator, struct adaptation *adaptation, struct call *call,
-                     bool is_needed);
+                     unsigned n_needless);
 /* MOVS or STOS, which the emulator repeats page by page. */
 bool adapt_is_fast_string(const struct insn *insn);
 /* Is it about to store so many bytes that the page is being made something else? */
@@ -276,12 +279,25 @@ enum touched {
     TOUCHED_NOT,      /* nothing is done */
     TOUCHED_PREPARED, /* it is to be emulated */
     TOUCHED_FAULT,    /* it has raised vcpu->fault */
-    TOUCHED_MEMORY    /* there, at *bytes; A and D are set */
+    TOUCHED_MAPPED,   /* a window has it, too, at *bytes */
+    TOUCHED_MEMORY    /* it is there, at *bytes; A and D are set */
 };
 enum touched touch_find(struct translator *translator, struct call *call, gva_t linear, uint8_t **bytes);
 static inline bool touch_is_within_page(gva_t linear, unsigned size)
 {
     return (linear & PAGE_MASK) + size <= PAGE_SIZE;
+}
+
+/* reach.c */
+void reach_open(struct translator *translator);
+/* The call's operand is there: until reach_forget the instruction need not ask for this page again. */
+void reach_note(struct translator *translator, const struct call *call, uint8_t *bytes);
+void reach_clear(struct translator *translator);
+/* To be called whenever the monitor was entered, but for that. */
+static inline void reach_forget(struct translator *translator)
+{
+    if (translator->slots_in_use != 0)
+        reach_clear(translator);
 }
 
 /* quick.c */

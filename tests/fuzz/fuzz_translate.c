@@ -19,7 +19,7 @@ struct start {
     uint16_t eip;    /* its lower bits */
     uint32_t base;   /* of CS, if that is not flat */
     uint32_t called; /* which instructions are adapted: a bit each, by place */
-    uint8_t options; /* bits: 1 no second page, 2 a high EIP */
+    uint8_t options; /* bits: 1 no second page, 2 a high EIP, 4 no slots */
 };
 
 static uint32_t mode_of_start(const struct start *start)
@@ -49,6 +49,7 @@ static struct source source_of(struct start *start, const uint8_t *bytes, uint32
                             .eip = eip,
                             .linear = linear,
                             .mode = mode,
+                            .has_slots = !(start->options & 4),
                             .adapted = adapted,
                             .ctx = start};
 

@@ -71,11 +71,11 @@ static bool is_rdtsc(const struct host *host)
     return (block->mode & MODE_TSC) && host->insn.mnemonic == ZYDIS_MNEMONIC_RDTSC;
 }
 
-/* What makes the guest's TSC of the host's. */
-static bool is_tsc_arithmetic(const struct host *host)
+/* What makes the guest's TSC of the host's, or finds the number of a page: without changing flags. */
+static bool is_arithmetic(const struct host *host)
 {
-    return (block->mode & MODE_TSC) &&
-           (host->insn.mnemonic == ZYDIS_MNEMONIC_RORX || host->insn.mnemonic == ZYDIS_MNEMONIC_MULX);
+    return host->insn.mnemonic == ZYDIS_MNEMONIC_RORX ||
+           ((block->mode & MODE_TSC) && host->insn.mnemonic == ZYDIS_MNEMONIC_MULX);
 }
 
 /* Nothing that ring 3 may not do or that leaves the cache by other ways than jumps; no stack of the host's:
@@ -87,7 +87,7 @@ static void check_kind(const struct host *host)
         ZYDIS_CATEGORY_IO,     ZYDIS_CATEGORY_IOSTRINGOP, ZYDIS_CATEGORY_SEGOP,    ZYDIS_CATEGORY_SYSCALL,
         ZYDIS_CATEGORY_SYSRET, ZYDIS_CATEGORY_SYSTEM,     ZYDIS_CATEGORY_INTERRUPT};
 
-    REQUIRE(host->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY || is_tsc_arithmetic(host));
+    REQUIRE(host->insn.encoding == ZYDIS_INSTRUCTION_ENCODING_LEGACY || is_arithmetic(host));
     REQUIRE(!(host->insn.attributes & ZYDIS_ATTRIB_IS_PRIVILEGED));
     for (size_t i = 0; i < sizeof forbidden / sizeof forbidden[0]; i++)
         REQUIRE(host->insn.meta.category != forbidden[i] || is_rdtsc(host));
@@ -190,13 +190,12 @@ static enum holds loaded_from_context(const ZydisDecodedOperand *from)
 
     if (offset == CONTEXT_VCPU)
         return HOLDS_VCPU;
-    if (offset == CONTEXT_REACH)
+    if (offset == CONTEXT_REACH || (offset >= CONTEXT_SLOTS && (offset - CONTEXT_SLOTS) % 16 == SLOT_REACH &&
+                                    offset < CONTEXT_SLOTS + 16 * (int64_t)SLOTS))
         return HOLDS_REACH;
     if (offset >= CONTEXT_WINDOWS && offset < CONTEXT_FLAT_NOTES)
         return HOLDS_WINDOW;
-    return offset >= CONTEXT_FLAT_NOTES && offset < (int64_t)offsetof(struct context, switched)
-               ? HOLDS_NOTE
-               : HOLDS_ANYTHING;
+    return offset >= CONTEXT_FLAT_NOTES && offset < CONTEXT_SLOTS ? HOLDS_NOTE : HOLDS_ANYTHING;
 }
 
 /* lea r9d, [...] and the like, or mov r9d, imm */
@@ -288,7 +287,10 @@ static void check_reach(const struct host *host, const ZydisDecodedOperand *oper
     for (size_t i = cache.n_calls; i > 0 && cache.calls[i - 1].block == block && call == NULL; i--)
         if (cache.calls[i - 1].eip == eip)
             call = &cache.calls[i - 1];
-    REQUIRE(call != NULL && call->access != NULL && operand->size / 8 <= call->access_size);
+    REQUIRE(call != NULL && call->access_length != 0 && operand->size / 8 <= call->access_size);
+    REQUIRE(call->slot / SLOTS_OF_KIND ==
+            2u * ((block->mode & MODE_USER) != 0) + ((call->access_kind & ACCESS_WRITE) != 0));
+    REQUIRE(((block->mode & MODE_USER) != 0) == ((call->access_kind & ACCESS_USER) != 0));
     REQUIRE(!is_written(operand) || (call->access_kind & ACCESS_WRITE));
     REQUIRE(operand->mem.index == ZYDIS_REGISTER_R8 || operand->mem.index == ZYDIS_REGISTER_R10);
     REQUIRE(operand->mem.scale <= 1 && operand->mem.disp.value == 0 && is_same_address(address, &told));

@@ -154,13 +154,16 @@ START_TEST(random_bytes)
             bytes[k] =
                 (random_number() & 3) == 0 ? usual[random_number() % sizeof usual] : (uint8_t)random_number();
         source = source_at(bytes, sizeof bytes, eip, modes[_i]);
+        source.adapted = i & 1 ? all_called : NULL;
+        source.has_slots = i & 2;
         n_blocks += build(&source);
     }
     ck_assert_uint_gt(n_blocks, N_RANDOM / 4);
 }
 END_TEST
 
-static void build_every_opcode(uint32_t mode, enum adapted (*adapted)(void *ctx, uint64_t place))
+static void build_every_opcode(uint32_t mode, enum adapted (*adapted)(void *ctx, uint64_t place),
+                               bool has_slots)
 {
     uint8_t bytes[16] = {0};
 
@@ -174,6 +177,7 @@ static void build_every_opcode(uint32_t mode, enum adapted (*adapted)(void *ctx,
         bytes[n++] = (uint8_t)i;
         source = source_at(bytes, sizeof bytes, 0x100000, mode | MODE_SINGLE);
         source.adapted = adapted;
+        source.has_slots = has_slots;
         build(&source);
     }
 }
@@ -181,23 +185,29 @@ static void build_every_opcode(uint32_t mode, enum adapted (*adapted)(void *ctx,
 /* Every opcode with every ModRM byte. */
 START_TEST(every_opcode)
 {
-    build_every_opcode(modes[_i], NULL);
+    build_every_opcode(modes[_i], NULL, true);
 }
 END_TEST
 
 START_TEST(every_opcode_that_keeps_faulting)
 {
-    build_every_opcode(modes[_i], all_called);
+    build_every_opcode(modes[_i], all_called, _i != 2);
 }
 END_TEST
 
-static void check_reaching(const struct source *source, bool is_reaching)
+static void check_reaching(struct source *source, bool is_reaching)
 {
-    size_t n_calls = cache.n_calls;
+    const uint8_t *bytes = source->bytes;
 
-    ck_assert(build_alive(source));
-    ck_assert_msg((cache.calls[n_calls].access != NULL) == is_reaching, "%02x %02x", source->bytes[0],
-                  source->bytes[1]);
+    for (int has_slots = 0; has_slots < 2; has_slots++) {
+        const struct call *call = &cache.calls[cache.n_calls];
+
+        source->has_slots = has_slots;
+        ck_assert(build_alive(source));
+        ck_assert_msg((call->access_length != 0) == is_reaching, "%02x %02x", bytes[0], bytes[1]);
+        ck_assert_msg((call->look_length != 0) == (is_reaching && has_slots), "%02x %02x", bytes[0],
+                      bytes[1]);
+    }
 }
 
 /* Which are only told where their operand is. */

@@ -1,0 +1,41 @@
+/*
+ * Where instructions without a window find memory.
+ *
+ * One that met pages which are not mapped (touch.c) is told where its operand is each time. But it often
+ * stays in a page for a while: a loop that fills it word by word, a function that pushes its registers. So it
+ * has a slot, which says what was found the last time, and asks only when it comes to another page
+ * (lower_adapted.c): a TLB of one entry, filled by the monitor.
+ *
+ * It is emptied whenever the monitor is entered for anything else, before the guest goes on: the guest has
+ * changed neither registers that decide about paging nor, by INVLPG, said that its tables are other ones; no
+ * page has become a page table or one with translations; and no interrupt was delivered. As with a
+ * processor's TLB what the guest writes into its tables alone need not be noticed.
+ *
+ * Read next: callout.c.
+ */
+#include "translate/translator.h"
+
+void reach_note(struct translator *translator, const struct call *call, uint8_t *bytes)
+{
+    struct context *context = &translator->context;
+    uint32_t page = context->address >> PAGE_SHIFT;
+
+    context->slots[call->slot] =
+        (struct slot){.minus_pages = 0 - 2 * page, .reach = (uintptr_t)bytes - context->address};
+    translator->slots_in_use |= UINT64_C(1) << call->slot;
+}
+
+void reach_clear(struct translator *translator)
+{
+    for (uint64_t rest = translator->slots_in_use; rest != 0; rest &= rest - 1)
+        translator->context.slots[__builtin_ctzll(rest)].minus_pages = 1;
+    translator->slots_in_use = 0;
+}
+
+void reach_open(struct translator *translator)
+{
+    _Static_assert(SLOTS == 64, "a bit each");
+    translator->slots_in_use = UINT64_MAX;
+    reach_clear(translator);
+    translator->has_slots = __builtin_cpu_supports("bmi2");
+}
