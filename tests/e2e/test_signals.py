@@ -29,14 +29,20 @@ class Signals(harness.Test):
         self.assertEqual(process.returncode, PASSED)
         return self.get("out").decode(), n_signals
 
-    def test_switches_of_rings(self):
+    def survive_storms(self, guest, words):
         n_signals = 0
         for _ in range(N_RUNS):
-            out, n = self.run_in_a_storm("translate", "switches", "sysenter limits alignment")
+            out, n = self.run_in_a_storm("translate", guest, words)
             self.assertNotIn("FAIL", out)
             self.assertIn(", 0 failed", out)
             n_signals += n
         self.assertGreater(n_signals, 100)
+
+    def test_switches_of_rings(self):
+        self.survive_storms("switches", "sysenter limits alignment")
+
+    def test_instructions_that_are_told_where_memory_is(self):
+        self.survive_storms("revisit", "sysenter")
 
     def test_faster_than_they_are_handled(self):
         for engine in ("trap", "translate"):
