@@ -20,33 +20,56 @@
 #define OPCODE_SCAS 0xae
 #define MUCH_STORED 256u /* bytes */
 
+#define WAYS           4u
 #define EMULATED_OFTEN 4u
 /* Before it is given back: a call costs some 50 ns, and what it saves is more than 2000. */
 #define NEEDLESS_OFTEN   256u
 #define NEEDLESS_TOUCHES 32u
 
-static struct adaptation *slot_of(struct translator *translator, uint64_t place)
+/* Where it may be noted: one of WAYS. Two places that were in each other's way would be so in every boot of a
+ * kernel that is loaded at random: the distance between them stays. */
+static struct adaptation *group_of(struct translator *translator, uint64_t place)
 {
     uint64_t hash = place * UINT64_C(0x9e3779b97f4a7c15);
 
-    return &translator->adaptations[(hash >> 40) % ADAPTATIONS];
+    return &translator->adaptations[(hash >> 40) % (ADAPTATIONS / WAYS) * WAYS];
 }
 
-/* What is noted of the place. NULL: another one that is adapted is in its place, and stays unless
- * `is_urgent`.
- */
+static struct adaptation *find(struct translator *translator, uint64_t place)
+{
+    struct adaptation *group = group_of(translator, place);
+
+    for (unsigned i = 0; i < WAYS; i++)
+        if (group[i].place == place + 1)
+            return &group[i];
+    return NULL;
+}
+
+/* Of a group, the one that may go. NULL: all are adapted, and stay unless `is_urgent`. */
+static struct adaptation *find_victim(struct translator *translator, struct adaptation *group, bool is_urgent)
+{
+    for (unsigned i = 0; i < WAYS; i++)
+        if (group[i].place == 0)
+            return &group[i];
+    for (unsigned i = 0; i < WAYS; i++)
+        if (group[i].as == ADAPTED_NOT)
+            return &group[i];
+    if (!is_urgent)
+        return NULL;
+    cache_kill_place(&translator->cache, group[0].place - 1);
+    return &group[0];
+}
+
+/* What is noted of the place. NULL: there is no room. */
 static struct adaptation *take(struct translator *translator, uint64_t place, bool is_urgent)
 {
-    struct adaptation *adaptation = slot_of(translator, place);
+    struct adaptation *adaptation = find(translator, place);
 
-    if (adaptation->place == place + 1)
+    if (adaptation != NULL)
         return adaptation;
-    if (adaptation->place != 0 && adaptation->as != ADAPTED_NOT) {
-        if (!is_urgent)
-            return NULL;
-        cache_kill_place(&translator->cache, adaptation->place - 1);
-    }
-    *adaptation = (struct adaptation){.place = place + 1};
+    adaptation = find_victim(translator, group_of(translator, place), is_urgent);
+    if (adaptation != NULL)
+        *adaptation = (struct adaptation){.place = place + 1};
     return adaptation;
 }
 
@@ -78,9 +101,9 @@ static void give_back(struct translator *translator, struct adaptation *adaptati
 
 enum adapted adapt_find(void *opaque, uint64_t place)
 {
-    const struct adaptation *adaptation = slot_of(opaque, place);
+    const struct adaptation *adaptation = find(opaque, place);
 
-    return adaptation->place == place + 1 ? adaptation->as : ADAPTED_NOT;
+    return adaptation != NULL ? adaptation->as : ADAPTED_NOT;
 }
 
 static bool is_string(const struct insn *insn)
@@ -195,10 +218,9 @@ void adapt_note_exception(struct translator *translator)
 struct adaptation *adapt_of_call(struct translator *translator, const struct call *call)
 {
     uint64_t place = call->block->place + (call->eip - call->block->eip);
-    struct adaptation *adaptation = slot_of(translator, place);
+    struct adaptation *adaptation = find(translator, place);
 
-    return adaptation->place == place + 1 &&
-                   (adaptation->as == ADAPTED_CALL || adaptation->as == ADAPTED_TOUCH)
+    return adaptation != NULL && (adaptation->as == ADAPTED_CALL || adaptation->as == ADAPTED_TOUCH)
                ? adaptation
                : NULL;
 }
