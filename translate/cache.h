@@ -82,15 +82,14 @@ struct quick {
 struct call {
     struct insn insn;
     uint32_t eip;
-    uint32_t last_page; /* of the last access that the monitor knows of, + 1... */
+    uint32_t last_page; /* of the last access that the monitor knows of, + 1 */
     struct block *block;
     const uint8_t *resume; /* host address behind it */
     struct quick quick;
-    uint32_t last_interruption; /* ...and how often signals had interrupted the guest then */
-    bool keeps_mode;            /* neither mode nor space can change, unless it faults */
-    bool loads_segment;         /* MOV or POP to a segment register */
-    bool is_quiet;              /* it reaches no device and changes nothing about interrupts */
-    bool was_needed;            /* since adapt_note_call asked: for a device, or by a fault that it raised */
+    bool keeps_mode;    /* neither mode nor space can change, unless it faults */
+    bool loads_segment; /* MOV or POP to a segment register */
+    bool is_quiet;      /* it reaches no device and changes nothing about interrupts */
+    bool was_needed;    /* since adapt_note_call asked: for a device, or by a fault that it raised */
     /* Of an instruction with one operand in memory, through a flat segment, whose linear address comes along:
      */
     uint8_t access_kind; /* ACCESS_READ or ACCESS_WRITE, and ACCESS_USER; 0: any other */
@@ -99,9 +98,7 @@ struct call {
     /* From these to `resume`: host code that does it where `reach` says, and what looks into the slot first.
      * 0: there is none. */
     uint8_t access_length, look_length;
-};
-
-_Static_assert(sizeof(struct call) == 256, "a shift finds it, and each call does");
+} __attribute__((aligned(256))); /* by its number it is found with a shift, and each call must find it */
 
 struct cache {
     uint8_t *writable; /* the code, mapped twice: no page is ever both */

@@ -129,6 +129,8 @@ static void translate_run(void *opaque, struct vm_exit *exit)
     translator->counts.entries++;
     translator->counts.faults += how == TRANSLATE_FAULTED;
     translator->counts.interruptions += how == TRANSLATE_INTERRUPTED;
+    if (how == TRANSLATE_INTERRUPTED)
+        translator->slots_interrupted = translator->slots_in_use;
     vm->is_guest_interrupted = how == TRANSLATE_INTERRUPTED;
     state_take_flags(&translator->context);
     meter_read(translator);

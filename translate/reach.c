@@ -32,6 +32,15 @@ void reach_clear(struct translator *translator)
     translator->slots_in_use = 0;
 }
 
+bool reach_was_interrupted(struct translator *translator, const struct call *call)
+{
+    uint64_t bit = UINT64_C(1) << call->slot;
+    bool was_in_use = (translator->slots_interrupted & bit) != 0;
+
+    translator->slots_interrupted &= ~bit;
+    return was_in_use;
+}
+
 void reach_open(struct translator *translator)
 {
     _Static_assert(SLOTS == 64, "a bit each");

@@ -20,13 +20,12 @@
 #define FAULTED_OFTEN  4u
 #define MOST_DOUBLINGS 12u /* of that */
 /* Accesses without a mapping: */
-#define CREDIT          64u   /* to a page that something has happened to */
-#define CREDIT_OF_TABLE 1024u /* to what was a page table: as many as it has entries */
-#define MOST_ON_CREDIT  256u  /* in a row */
-#define LOOK_EVERY      16u   /* calls */
+#define CREDIT          64   /* to a page that something has happened to */
+#define CREDIT_OF_TABLE 1024 /* to what was a page table: as many as it has entries */
+#define MOST_ON_CREDIT  256u /* in a row */
+#define LOOK_EVERY      16u  /* calls */
 #define MOST_ACCESSES   2
-#define WEIGHT_OF_STAY                                                                                       \
-    16u /* of a call for the page of the last, and a timer in between: a loop in the page */
+#define WEIGHT_OF_STAY  16u /* of a call for the page of the last, where a timer has interrupted a loop */
 
 struct access {
     gva_t linear;
@@ -120,7 +119,7 @@ static bool has_account(struct translator *translator, uint32_t page)
 }
 
 /* Something that the guest did to the page pays for some accesses without a mapping. */
-static void give_credit(struct translator *translator, uint32_t page, uint32_t n_accesses)
+static void give_credit(struct translator *translator, uint32_t page, uint16_t n_accesses)
 {
     translator->n_on_credit = 0;
     *credit_of(translator, page) = (struct page_credit){.page = page, .n_accesses = n_accesses};
@@ -142,18 +141,31 @@ static bool take_credit(struct translator *translator, uint32_t page, unsigned w
  * are set already. (The guest's tables that lead there are watched from now on: a slot may have them.) */
 static void map(struct translator *translator, const struct access *access, bool is_user)
 {
+    uint32_t page = access->linear >> PAGE_SHIFT;
     struct vm *vm = translator->vm;
     struct shadow *shadow = is_user && vm->user_shadow != NULL ? vm->user_shadow : vm->shadow;
     const struct access reading = {.linear = access->linear,
                                    .kind = (access->kind & ~ACCESS_WRITE) | ACCESS_READ};
     struct fault fault;
 
+    *credit_of(translator, page) = (struct page_credit){.page = page, .was_mapped = true};
     reach_forget(translator);
     if (shadow_map(shadow, &vm->vcpu, access->linear, access->kind, &fault) == SHADOW_EMULATE &&
         mapped_in(shadow, &vm->vcpu, &reading) == NULL)
         (void)shadow_map(shadow, &vm->vcpu, reading.linear, reading.kind, &fault);
     if (shadow != vm->shadow)
         shadow_note_use(vm->shadow); /* where the guest still is */
+}
+
+/* Its mapping is gone: the guest has changed its entry, and may do so again. */
+static void map_or_wait(struct translator *translator, const struct access *access, bool is_user)
+{
+    uint32_t page = access->linear >> PAGE_SHIFT;
+
+    if (has_account(translator, page) && credit_of(translator, page)->was_mapped)
+        give_credit(translator, page, CREDIT);
+    else
+        map(translator, access, is_user);
 }
 
 static void prepare_page(struct translator *translator, const struct access *access)
@@ -171,7 +183,7 @@ static void prepare_page(struct translator *translator, const struct access *acc
     if (!is_allowed || is_first_use(walk, access->kind))
         give_credit(translator, page, CREDIT);
     else if (memory_rpn(&vm->memory, walk->gpa) != RPN_NONE && !take_credit(translator, page, access->weight))
-        map(translator, access, walk->user);
+        map_or_wait(translator, access, walk->user);
 }
 
 /* It is mapped for reading only, and shall stay so. */
@@ -270,15 +282,13 @@ enum touched touch_find(struct translator *translator, struct call *call, gva_t 
     struct vm *vm = translator->vm;
     struct adaptation *adaptation = adapt_of_call(translator, call);
     uint32_t page = linear >> PAGE_SHIFT;
-    uint32_t n_interruptions = (uint32_t)translator->counts.interruptions;
-    bool is_staying = call->last_page == page + 1 && call->last_interruption != n_interruptions;
+    bool is_staying = call->last_page == page + 1 && reach_was_interrupted(translator, call);
     const struct access access = {
         .linear = linear, .kind = call->access_kind, .weight = is_staying ? WEIGHT_OF_STAY : 1};
 
     if (adaptation == NULL || !touch_is_within_page(linear, call->access_size))
         return TOUCHED_NOT;
     call->last_page = page + 1;
-    call->last_interruption = n_interruptions;
     *bytes = find_mapped(vm, &access);
     if (*bytes == NULL)
         prepare(translator, adaptation, &call->insn, &access);

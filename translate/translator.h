@@ -59,7 +59,8 @@ struct adaptation {
 /* So many accesses to a page (of linear addresses) may still do without a mapping (touch.c). */
 struct page_credit {
     uint32_t page;
-    uint32_t n_accesses;
+    uint16_t n_accesses;
+    bool was_mapped; /* when there was no more of it */
 };
 
 #define PAGES_WITH_CREDIT 1024u
@@ -120,13 +121,14 @@ struct translator {
         gva_t address;
         unsigned kind;
     } retry;
-    uint64_t slots_in_use; /* a bit each (reach.c) */
-    bool has_slots;        /* the processor can look into them */
-    struct vm_exit exit;   /* of a call that leaves translate_enter */
-    bool is_plain;         /* nobody watches, counts or measures: calls may go the short way */
-    bool is_call_done;     /* the last call's instruction has ended, without a fault */
-    uint8_t shadow;        /* enum interrupt_shadow: there before the instruction at... */
-    uint32_t resume_flag;  /* EFLAGS.RF */
+    uint64_t slots_in_use;      /* a bit each (reach.c)... */
+    uint64_t slots_interrupted; /* ...and when the guest was interrupted last */
+    bool has_slots;             /* the processor can look into them */
+    struct vm_exit exit;        /* of a call that leaves translate_enter */
+    bool is_plain;              /* nobody watches, counts or measures: calls may go the short way */
+    bool is_call_done;          /* the last call's instruction has ended, without a fault */
+    uint8_t shadow;             /* enum interrupt_shadow: there before the instruction at... */
+    uint32_t resume_flag;       /* EFLAGS.RF */
     uint32_t shadow_eip;
     uint64_t shadow_count; /* of instructions, then */
     struct {
@@ -293,6 +295,8 @@ void reach_open(struct translator *translator);
 /* The call's operand is there: until reach_forget the instruction need not ask for this page again. */
 void reach_note(struct translator *translator, const struct call *call, uint8_t *bytes);
 void reach_clear(struct translator *translator);
+/* Has the call's slot been in use when the guest was interrupted? (Once.) */
+bool reach_was_interrupted(struct translator *translator, const struct call *call);
 /* To be called whenever the monitor was entered, but for that. */
 static inline void reach_forget(struct translator *translator)
 {
