@@ -303,6 +303,11 @@ uint8_t board_acknowledge(struct board *board)
     return lapic_acknowledge(&board->lapic);
 }
 
+bool board_nmi(const struct board *board)
+{
+    return board->nmi_pending;
+}
+
 bool board_nmi_take(struct board *board)
 {
     bool pending = board->nmi_pending;

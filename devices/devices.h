@@ -197,6 +197,7 @@ struct bus *board_bus(struct board *board);
  * only while board_intr() holds; a line that fell away meanwhile gives the PIC's spurious vector. */
 bool board_intr(const struct board *board);
 uint8_t board_acknowledge(struct board *board);
+bool board_nmi(const struct board *board);
 bool board_nmi_take(struct board *board); /* true once for each NMI edge */
 /* The local APIC's base register, IA32_APIC_BASE. Writing returns false for a value this machine cannot
  * follow (reserved bits, or a page other than 0xfee00000); the register is then unchanged. */

@@ -464,6 +464,9 @@ static void check_nmi(void)
     cli();
     send_nmi();
     check_log("an NMI does not ask for IF", "Nn");
+    for (int i = 0; i < 8; i++)
+        send_nmi();
+    check_log("the next eight do not, either", "NnNnNnNnNnNnNnNn");
     inside = send_two_nmis;
     send_nmi();
     check_log("the next NMI waits for the IRET; two that wait are one", "N.nNn");

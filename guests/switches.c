@@ -48,7 +48,7 @@ USER_CODE(call_by_int_only, "1: int $0x41\n cmp %fs:0, %esi\n jne 3f\n dec %ebx\
 
 /* Behind the habit: a misaligned access, or one to the kernel's memory, through FS. */
 #define CALL_ONLY "1: mov %esp, %ecx\n mov $2f, %edx\n sysenter\n 2: dec %ebx\n jnz 1b\n"
-USER_CODE(misalign, CALL_ONLY "mov 1(%esp), %eax")
+USER_CODE(misalign, CALL_ONLY "mov -7(%esp), %eax")
 USER_CODE(reach_kernel, CALL_ONLY "mov %fs:(%esi), %eax")
 
 /* What the kernel sees, in its own FS too: summed up, since all calls of a habit see the same. */

@@ -343,6 +343,9 @@ void vm_handle_exit(struct vm *vm, const struct vm_exit *exit);
 enum disposition vm_end_insn(struct vm *vm, enum outcome outcome);
 /* The clock's next deadline is another. */
 void vm_note_deadline(struct vm *vm);
+/* For an engine that wants to look at a guest which may never exit: within so many ns, unless a timer is
+ * armed that does it some time. Real time only. */
+void vm_interrupt_within(struct vm *vm, uint64_t ns);
 /* --clock=virtual with an engine that counts: machine time catches up with vm->n_instructions. */
 void vm_pass_instructions(struct vm *vm);
 /* Is time to be told by instructions? */

@@ -159,6 +159,12 @@ static void arm_host_timer(struct vm *vm)
         arm(vm, when);
 }
 
+void vm_interrupt_within(struct vm *vm, uint64_t ns)
+{
+    if (vm->armed_ns == 0)
+        arm(vm, vm->engine->host_ns() + ns);
+}
+
 /* The wait ends by itself: a signal at the same time would cost more than this. */
 static void put_off_host_timer(struct vm *vm)
 {

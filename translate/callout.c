@@ -26,7 +26,8 @@ static inline __attribute__((always_inline)) bool must_leave(struct translator *
 
     context->pending = state_pending_flag(vm);
     return vm_is_stopped(vm) || vm->vcpu.halted || vm->attention || vm->deadline_moved ||
-           (context->pending & interrupt_flag) || (vm->vcpu.nmi_pending && vcpu_accepts_nmi(&vm->vcpu));
+           (context->pending & interrupt_flag) ||
+           ((vm->vcpu.nmi_pending || board_nmi(vm->board)) && vcpu_accepts_nmi(&vm->vcpu));
 }
 
 /* The same after an instruction that went the short way; true also where must_leave had to be asked. */
@@ -35,7 +36,8 @@ static inline __attribute__((always_inline)) bool may_have_to_leave(struct trans
     struct context *context = &translator->context;
     struct vm *vm = translator->vm;
 
-    if (vm->stop_reason != STOP_NONE || vm->attention || vm->deadline_moved || vm->vcpu.nmi_pending)
+    if (vm->stop_reason != STOP_NONE || vm->attention || vm->deadline_moved || vm->vcpu.nmi_pending ||
+        board_nmi(vm->board))
         return true;
     context->pending = board_intr(vm->board) ? EFLAGS_IF : 0;
     return (context->pending & context->interrupt_flag) != 0;
@@ -390,6 +392,7 @@ static const uint8_t *on_access_fault(struct translator *translator, struct call
     reach_forget(translator);
     state_take_flags(&translator->context);
     state_restore_shadow(translator);
+    translator->vm->vcpu.has_other_data_segments = false;
     call->was_needed = true;
     translator->vm->n_exits++;
     return after_failure(translator, call, OUTCOME_FAULT, n_flushes);

@@ -47,11 +47,21 @@ static bool find_stack(const struct builder *b, struct operand *stack)
     return true;
 }
 
+/* DIV and IDIV: they raise exceptions of their own, and are here for that as well. The emulator spares them a
+ * signal. */
+static bool is_division(const struct insn *insn)
+{
+    return insn->opcode_map == 0 && (insn->opcode & 0xfe) == 0xf6 &&
+           (insn->bytes[insn->modrm_offset] & 0x30) == 0x30;
+}
+
 static bool find_operand(const struct builder *b, struct operand *operand)
 {
     const struct operand *only = lower_only_operand(b->insn);
     enum segment_index segment;
 
+    if (is_division(b->insn))
+        return false;
     if (only == NULL)
         return find_stack(b, operand);
     segment = (enum segment_index)only->mem.segment;

@@ -13,7 +13,11 @@
  *
  * Read next: callout.c.
  */
+#include "monitor/monitor.h"
 #include "translate/translator.h"
+
+/* A loop that stays in the page is better off without the slot (touch.c), and only an interruption tells. */
+#define LOOK_AFTER_NS 10000000u
 
 void reach_note(struct translator *translator, const struct call *call, uint8_t *bytes)
 {
@@ -23,6 +27,7 @@ void reach_note(struct translator *translator, const struct call *call, uint8_t 
     context->slots[call->slot] =
         (struct slot){.minus_pages = 0 - 2 * page, .reach = (uintptr_t)bytes - context->address};
     translator->slots_in_use |= UINT64_C(1) << call->slot;
+    vm_interrupt_within(translator->vm, LOOK_AFTER_NS);
 }
 
 void reach_clear(struct translator *translator)

@@ -80,7 +80,8 @@ void state_give_flags(struct context *context)
 
 uint32_t state_pending_flag(struct vm *vm)
 {
-    return vm->attention || vm->vcpu.nmi_pending || board_intr(vm->board) ? EFLAGS_IF : 0;
+    return vm->attention || vm->vcpu.nmi_pending || board_nmi(vm->board) || board_intr(vm->board) ? EFLAGS_IF
+                                                                                                  : 0;
 }
 
 /* As machine_tsc and the emulator of RDTSC have it. It changes when the host's clock is looked at (on the way

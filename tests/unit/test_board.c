@@ -335,7 +335,9 @@ START_TEST(an_nmi_is_taken_once)
 {
     ck_assert(!board_nmi_take(board));
     lapic_write_register(0x300, 0x00040400); /* NMI to itself */
+    ck_assert(board_nmi(board));
     ck_assert(board_nmi_take(board));
+    ck_assert(!board_nmi(board));
     ck_assert(!board_nmi_take(board));
 }
 END_TEST

@@ -231,6 +231,7 @@ START_TEST(instructions_that_find_memory_by_the_monitor)
         {{0x88, 0x23}, 2, false},                  /* mov [ebx], ah: no REX prefix */
         {{0x64, 0x89, 0x03}, 3, false},            /* mov fs:[ebx], eax */
         {{0x67, 0x89, 0x07}, 3, false},            /* mov [bx], eax */
+        {{0xf7, 0x33}, 2, false},                  /* div [ebx]: it has other reasons, too */
         {{0xff, 0x33}, 2, false},                  /* push [ebx]: two operands */
         {{0xa5}, 1, false},                        /* movsd */
     };
