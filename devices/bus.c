@@ -145,7 +145,8 @@ __attribute__((noinline)) static uint32_t bus_read_piece(struct bus *bus, enum b
 
     unsigned half = size / 2;
     uint32_t low = bus_read_piece(bus, space, address, half, guest_size);
-    return low | bus_read_piece(bus, space, address + half, half, guest_size) << (8 * half);
+    uint32_t high = bus_read_piece(bus, space, address + half, half, guest_size);
+    return low | high << (half == 1 ? 8 : 16);
 }
 
 __attribute__((noinline)) static void bus_write_piece(struct bus *bus, enum bus_space space, uint32_t address,

@@ -154,7 +154,7 @@ static uint8_t slot_of(const struct builder *b, uint8_t access_kind)
 {
     unsigned kind = ((access_kind & ACCESS_USER) ? 2 : 0) + ((access_kind & ACCESS_WRITE) ? 1 : 0);
 
-    return (uint8_t)(kind * SLOTS_OF_KIND + b->cache->n_calls % SLOTS_OF_KIND);
+    return (uint8_t)(kind * SLOTS_OF_KIND + (unsigned)b->cache->n_calls % SLOTS_OF_KIND);
 }
 
 static uint8_t length_to(const uint8_t *end, const uint8_t *start)
