@@ -17,6 +17,9 @@
  * + r8]. The sum wraps, since it has 32 bits; r9 is the window, or nowhere while the segment is none. All
  * other segments, and 16-bit addresses, are left to the emulator.
  *
+ * Instructions that choose their window (adapt.c), or are told where their operand is (lower_adapted.c), have
+ * [r9 + r8] as well.
+ *
  * Read next: lower.c.
  */
 #include "translate/build.h"

@@ -6,10 +6,10 @@
  * has a slot, which says what was found the last time, and asks only when it comes to another page
  * (lower_adapted.c): a TLB of one entry, filled by the monitor.
  *
- * It is emptied whenever the monitor is entered for anything else, before the guest goes on: the guest has
- * changed neither registers that decide about paging nor, by INVLPG, said that its tables are other ones; no
- * page has become a page table or one with translations; and no interrupt was delivered. As with a
- * processor's TLB what the guest writes into its tables alone need not be noticed.
+ * It is emptied whenever the monitor is entered for anything else, before the guest goes on. So as long as it
+ * holds the guest has neither changed a register that decides about paging nor said by INVLPG that its tables
+ * are other ones, and no page has become a page table or got translations. What the guest only writes into its
+ * tables need not be noticed, as by a processor's TLB.
  *
  * Read next: callout.c.
  */
