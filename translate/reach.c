@@ -8,8 +8,8 @@
  *
  * It is emptied whenever the monitor is entered for anything else, before the guest goes on. So as long as it
  * holds the guest has neither changed a register that decides about paging nor said by INVLPG that its tables
- * are other ones, and no page has become a page table or got translations. What the guest only writes into its
- * tables need not be noticed, as by a processor's TLB.
+ * are other ones, and no page has become a page table or got translations. What the guest only writes into
+ * its tables need not be noticed, as by a processor's TLB.
  *
  * Read next: callout.c.
  */

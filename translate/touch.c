@@ -3,12 +3,12 @@
  *
  * A page fault costs a signal, a host mapping, the host's own fault on it, and later the mapping's end: ten
  * times what the guest's handler does. An instruction that meets one new page after the other (a loop that
- * clears memory, the first store after a fork) asks the monitor first (lower_adapted.c). The monitor walks the
- * guest's tables, and the #PF is the guest's without any signal; when the guest comes back, the instruction is
- * told where in guest memory its operand is, and the page is not mapped: nobody else may ever touch it. A page
- * that was in use before is mapped, so that each time without a mapping is paid for by something that the
- * guest did: it handled a fault, its A or D bit was set, its entry was changed. So much is paid for as makes
- * the calls as dear as the mapping would have been.
+ * clears memory, the first store after a fork) asks the monitor first (lower_adapted.c). The monitor walks
+ * the guest's tables, and the #PF is the guest's without any signal; when the guest comes back, the
+ * instruction is told where in guest memory its operand is, and the page is not mapped: nobody else may ever
+ * touch it. A page that was in use before is mapped, so that each time without a mapping is paid for by
+ * something that the guest did: it handled a fault, its A or D bit was set, its entry was changed. So much is
+ * paid for as makes the calls as dear as the mapping would have been.
  *
  * If the window serves most calls the instruction becomes an ordinary access again, and needs twice as many
  * faults the next time.
