@@ -368,6 +368,32 @@ static void check_ring3(void)
     write_cr4(read_cr4() & ~(uint32_t)CR4_TSD);
 }
 
+enum { APIC_BASE_ENABLE = 1 << 11, FEATURE_APIC = 1 << 9, MSR_APIC_BASE = 0x1b };
+
+/* By one instruction, again and again. */
+static uint32_t features(void)
+{
+    uint32_t all = UINT32_MAX;
+
+    for (int i = 0; i < 20; i++) {
+        uint32_t eax = i % 4 == 3 ? 0 : 1, ebx, ecx = 0, edx;
+
+        __asm__ volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
+        all &= i % 4 == 3 ? UINT32_MAX : edx;
+    }
+    return all;
+}
+
+/* A local APIC that is switched off is not there (SDM Vol. 3, 11.4.3). Some cannot be switched on again. */
+static void check_features(void)
+{
+    bool had_apic = features() & FEATURE_APIC;
+
+    write_msr(MSR_APIC_BASE, read_msr(MSR_APIC_BASE) & ~(uint64_t)APIC_BASE_ENABLE);
+    check_option("cpuid", "CPUID shows an APIC that is on, and none that is off",
+                 had_apic && !(features() & FEATURE_APIC));
+}
+
 void guest_main(void)
 {
     check_interrupt_flag();
@@ -378,4 +404,5 @@ void guest_main(void)
     check_time_stamps();
     check_caches();
     check_ring3();
+    check_features();
 }

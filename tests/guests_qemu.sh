@@ -15,7 +15,7 @@ if ! command -v $qemu >/dev/null; then
 fi
 
 seconds=30
-words="a20 breakpoints fpu x87 sysenter far" # what QEMU can do beyond the guests' default (guests/README.md)
+words="a20 breakpoints fpu x87 sysenter far cpuid" # what QEMU can do beyond the guests' default (guests/README.md)
 tour_seconds=5 # the tour ends in a halt, which QEMU sleeps in for ever
 output=$(mktemp) || exit 1
 trap 'rm -f "$output"' EXIT

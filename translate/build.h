@@ -217,6 +217,7 @@ bool lower_mov_to_segment(struct builder *b);
 bool lower_pop_segment(struct builder *b);
 bool lower_mov_from_control(struct builder *b);
 bool lower_tsc(struct builder *b);
+bool lower_cpuid(struct builder *b);
 bool lower_sysenter(struct builder *b);
 bool lower_sysexit(struct builder *b);
 

@@ -225,6 +225,16 @@ static void note_load(struct translator *translator, const struct call *call)
         notes_take(translator, call->insn.operand[0].reg.index);
 }
 
+/* Where nobody wants to see each one. */
+static void note_cpuid(struct translator *translator, const struct call *call, uint32_t leaf)
+{
+    const uint32_t *gpr = translator->vm->vcpu.gpr;
+
+    if (call->insn.sensitive->handler == HANDLE_cpuid && translator->is_plain)
+        translator->context.cpuid =
+            (struct cpuid_note){0 - (uint64_t)leaf, gpr[EAX], gpr[EBX], gpr[ECX], gpr[EDX]};
+}
+
 /* After an instruction that may have done anything. */
 static const uint8_t *go_on_anywhere(struct translator *translator, const struct call *call,
                                      uint64_t n_flushes)
@@ -244,6 +254,7 @@ static const uint8_t *on_callout(struct translator *translator, struct call *cal
     bool is_fpu = call->insn.sensitive != NULL && call->insn.sensitive->handler == HANDLE_fpu;
     uint64_t n_instructions;
     bool is_adapted = is_prepared;
+    uint32_t leaf = vm->vcpu.gpr[EAX]; /* if it is CPUID */
 
     vm->vcpu.eip = call->eip;
     state_take_flags(&translator->context);
@@ -259,6 +270,7 @@ static const uint8_t *on_callout(struct translator *translator, struct call *cal
         return leave_with(translator, &exit);
     if (call->is_quiet && run_quietly(vm, call)) {
         translator->is_call_done = true;
+        note_cpuid(translator, call, leaf);
         note_load(translator, call);
         return go_on_quietly(translator, call, n_flushes);
     }

@@ -44,6 +44,14 @@
 #define CONTEXT_FULL_NOTES      4336
 #define CONTEXT_SLOTS           6384 /* 16 bytes each */
 
+#define CONTEXT_CPUID 7408
+
+#define CPUID_MINUS_LEAF 0
+#define CPUID_EAX        8
+#define CPUID_EBX        12
+#define CPUID_ECX        16
+#define CPUID_EDX        20
+
 #define SLOT_MINUS_PAGES 0
 #define SLOT_REACH       8
 
@@ -93,6 +101,14 @@ struct slot {
     uint32_t minus_pages; /* minus that of its first byte's page and of its last one's; 1: it is empty */
     uintptr_t reach;      /* as in the context */
 };
+
+/* What CPUID said the last time. */
+struct cpuid_note {
+    uint64_t minus_leaf; /* of 64 bits; CPUID_UNKNOWN: nothing is known */
+    uint32_t eax, ebx, ecx, edx;
+};
+
+#define CPUID_UNKNOWN (UINT64_C(1) << 32)
 
 struct space;
 
@@ -146,6 +162,7 @@ struct context {
     uintptr_t segment_windows[SEG_COUNT]; /* where FS and GS find memory, if the mode has them */
     const struct segment_note *flat_notes[SEGMENT_NOTES], *full_notes[SEGMENT_NOTES];
     struct slot slots[SLOTS];
+    struct cpuid_note cpuid;
     uint32_t switched; /* translated code has gone to sides[switched - 1]; 0: the monitor knows where it is */
     struct side sides[SWITCH_KINDS];
 };

@@ -7,7 +7,7 @@
  *     w  loop, jcxz                       s  string               U O  push, pop memory     v    leave
  *     C S F f  cli, sti, pushf, popf      e H  push, pop Sreg     g h  mov from, to Sreg    R    mov from CR
  *     d  cld, std                         x    xlat               n    does nothing         t    rdtsc
- *     y  sysenter                         Y    sysexit
+ *     y  sysenter                         Y    sysexit             q    cpuid
  *     5  group 5 (FF)                     G    group 15 (0F AE)   X    x87
  *     .  a call into the monitor: sensitive, or rare
  *
@@ -15,7 +15,7 @@
  * FPU when CR0 says so, become calls whatever their letter is.
  *
  * Read next: lower_stack.c, lower_flow.c, lower_flags.c, lower_segment.c, lower_switch.c, lower_tsc.c,
- * lower_adapted.c.
+ * lower_cpuid.c, lower_adapted.c.
  */
 #include <Zydis/Zydis.h>
 
@@ -52,7 +52,7 @@ static const char two_byte_map[] =
     "pppppppp......pp" /* 7: mmx, emms */
     "jjjjjjjjjjjjjjjj" /* 8: jcc */
     "pppppppppppppppp" /* 9: setcc */
-    "eH.ppp..eH.pppGp" /* a: push, pop fs, bt, push, pop gs, shld, bts, shrd, group 15, imul */
+    "eHqppp..eH.pppGp" /* a: push, pop fs, cpuid, bt, push, pop gs, shld, bts, shrd, group 15, imul */
     "pp.p..pp..pppppp" /* b: cmpxchg, btr, movzx, group 8, btc, bsf, bsr, movsx */
     "pppppppppppppppp" /* c: xadd, sse, movnti, cmpxchg8b, bswap */
     "pppppppppppppppp" /* d: mmx, sse */
@@ -366,6 +366,8 @@ static bool try_lower(struct builder *b)
         return lower_mov_from_control(b);
     case 't':
         return lower_tsc(b);
+    case 'q':
+        return lower_cpuid(b);
     case 'y':
         return lower_sysenter(b);
     case 'Y':

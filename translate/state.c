@@ -40,6 +40,9 @@ OFFSET(segment_windows, CONTEXT_SEGMENT_WINDOWS);
 OFFSET(flat_notes, CONTEXT_FLAT_NOTES);
 OFFSET(full_notes, CONTEXT_FULL_NOTES);
 OFFSET(slots, CONTEXT_SLOTS);
+OFFSET(cpuid, CONTEXT_CPUID);
+OFFSET(cpuid.eax, CONTEXT_CPUID + CPUID_EAX);
+OFFSET(cpuid.edx, CONTEXT_CPUID + CPUID_EDX);
 _Static_assert(sizeof(struct slot) == 16 && offsetof(struct slot, minus_pages) == SLOT_MINUS_PAGES &&
                    offsetof(struct slot, reach) == SLOT_REACH,
                "lower_adapted.c");
@@ -123,6 +126,7 @@ bool state_is_plain(const struct translator *translator)
 bool state_follow_vcpu(struct translator *translator)
 {
     switch_forget(translator);
+    translator->context.cpuid.minus_leaf = CPUID_UNKNOWN; /* IA32_APIC_BASE is in it */
     translator->mode = mode_of(translator, &translator->vm->vcpu);
     spaces_select(translator);
     notes_follow(translator, state_is_watched(translator->vm));

@@ -1,0 +1,36 @@
+/*
+ * CPUID in line. What it says depends on EAX alone, as long as the monitor changes nothing that CPUID shows:
+ * so the monitor notes what it said the last time, and translated code compares the leaf. (Kernels run CPUID
+ * less to learn anything than to serialize.)
+ *
+ * Read next: lower_adapted.c.
+ */
+#include "translate/build.h"
+
+bool lower_cpuid(struct builder *b)
+{
+    static const struct {
+        uint8_t reg, offset;
+    } results[] = {{RBX, CPUID_EBX}, {RDX, CPUID_EDX}, {RCX, CPUID_ECX}, {RAX, CPUID_EAX}}; /* EAX last */
+    struct emitter *e = &b->e;
+    struct call *call;
+    uint8_t *distance;
+
+    if (b->is_shadowed || (b->mode & MODE_COUNT))
+        return false;
+    build_flush_esp(b);
+    build_save_ecx(b);
+    emit_load_context64(e, RCX, CONTEXT_CPUID + CPUID_MINUS_LEAF);
+    emit_op_index(e, 1, OP_LEA, RCX, RCX, RAX, 0, 0);
+    emit_byte(e, 0xe3); /* jrcxz */
+    distance = e->at;
+    emit_byte(e, 0);
+    call = &b->cache->calls[b->cache->n_calls];
+    build_call_with_saved_ecx(b);
+    *distance = (uint8_t)(e->at - (distance + 1));
+    build_ecx_is_saved(b);
+    for (unsigned i = 0; i < sizeof results / sizeof results[0]; i++)
+        emit_load_context(e, results[i].reg, CONTEXT_CPUID + results[i].offset);
+    call->resume = build_host(b);
+    return true;
+}
