@@ -370,30 +370,28 @@ static void check_ring3(void)
 
 enum { APIC_BASE_ENABLE = 1 << 11, FEATURE_APIC = 1 << 9, MSR_APIC_BASE = 0x1b };
 
-/* Has CPUID the bit? By one instruction, again and again; at first and at last by the leaf that is of
- * interest. The answer must always be the same. */
-static bool has_feature(uint32_t bit, bool expected)
+/* By one instruction, again and again; at first and at last by the leaf that is of interest. */
+static bool cpuid_always_says(uint32_t feature, bool is_there)
 {
-    bool is_as_expected = true;
+    bool is_always = true;
 
     for (int i = 0; i < 20; i++) {
-        uint32_t eax = i % 4 == 1 ? 0 : 1, ebx, ecx = 0, edx;
+        uint32_t leaf = i % 4 == 1 ? 0 : 1, eax = leaf, ebx, ecx = 0, edx;
 
         __asm__ volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
-        if (i % 4 != 1 && ((edx & bit) != 0) != expected)
-            is_as_expected = false;
+        is_always = is_always && (leaf == 0 || ((edx & feature) != 0) == is_there);
     }
-    return is_as_expected == expected;
+    return is_always;
 }
 
 /* A local APIC that is switched off is not there (SDM Vol. 3, 11.4.3). Some cannot be switched on again. */
 static void check_features(void)
 {
-    bool had_apic = has_feature(FEATURE_APIC, true);
+    bool had_apic = cpuid_always_says(FEATURE_APIC, true);
 
     write_msr(MSR_APIC_BASE, read_msr(MSR_APIC_BASE) & ~(uint64_t)APIC_BASE_ENABLE);
     check_option("cpuid", "CPUID shows an APIC that is on, and none that is off",
-                 had_apic && !has_feature(FEATURE_APIC, false));
+                 had_apic && cpuid_always_says(FEATURE_APIC, false));
 }
 
 void guest_main(void)
