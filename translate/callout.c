@@ -230,7 +230,7 @@ static void note_cpuid(struct translator *translator, const struct call *call, u
 {
     const uint32_t *gpr = translator->vm->vcpu.gpr;
 
-    if (call->insn.sensitive->handler == HANDLE_cpuid && translator->is_plain)
+    if (call->insn.sensitive != NULL && call->insn.sensitive->handler == HANDLE_cpuid && translator->is_plain)
         translator->context.cpuid =
             (struct cpuid_note){0 - (uint64_t)leaf, gpr[EAX], gpr[EBX], gpr[ECX], gpr[EDX]};
 }
