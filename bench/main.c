@@ -72,8 +72,8 @@ static const struct row {
     COMPUTE("sieve", ENTRY_SIEVE, 40),
     COMPUTE("hash", ENTRY_HASH, 800000),
     COMPUTE("matrix", ENTRY_MATRIX, 240),
-    COMPUTE("chain of pointers", ENTRY_POINTERS, 1000000),
-    COMPUTE("chain of indices", ENTRY_INDICES, 1000000),
+    COMPUTE("pointer chase", ENTRY_POINTERS, 1000000),
+    COMPUTE("index chase", ENTRY_INDICES, 1000000),
 };
 
 /* ---- the table ----------------------------------------------------------------------------------------- */
