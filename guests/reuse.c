@@ -8,7 +8,7 @@
  * here one load and one store meet absent pages again and again, and between them each other kind of page, a
  * device's included.
  *
- * Read next: userkernel.c, for what the U/S bit is there for.
+ * Read next: revisit.c, for what may be kept of what was found.
  */
 #include "guest.h"
 
