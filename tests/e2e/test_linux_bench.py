@@ -59,7 +59,8 @@ class LinuxBench(harness.Test):
         for milliseconds in ("1", "50"):  # a hundred copies of 256 pages or so, and thousands
             self.run_guest("measure", milliseconds, str(ROUNDS), "copy-string", options=("--stats", self.path("stats")))
             calls.append(json.loads(self.get("stats"))["engine_counts"]["calls_memory"])
-        self.assertLess(calls[1] - calls[0], 50000)
+        # 45,000 of themselves, more on a busy host (ticks); 228,000 if calls for nothing are thought to be needed
+        self.assertLess(calls[1] - calls[0], 100000)
 
     def native(self, *words):
         return subprocess.run([os.environ["BENCH_LINUX"], *words], capture_output=True, text=True,
