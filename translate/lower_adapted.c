@@ -10,8 +10,8 @@
  *
  * Behind the call it goes on at 5 if the monitor has run the instruction: on a device's registers, on a page
  * that somebody must be told of. If there is only memory to be accessed the instruction is left to the
- * processor, whatever it does: at 2, if a window has the page, so that an ordinary instruction would do; else
- * at 1, with the page in the slot, for the next times as well (reach.c).
+ * processor, whatever it does: at 1, with the page in the slot, for the next times as well (reach.c).
+ * Processors without RORX have no slots: there it goes on at 2 each time.
  *
  * Flags are the guest's all the while: so RORX finds the page's number, LEA compares, and JRCXZ decides. The
  * slot's number is minus the sum of two pages', that of the operand's first byte and of its last, which are
