@@ -420,8 +420,7 @@ __attribute__((noinline)) static const uint8_t *on_access(struct translator *tra
 
     if (touched == TOUCHED_FAULT)
         return on_access_fault(translator, call, n_flushes);
-    if ((touched != TOUCHED_MEMORY && touched != TOUCHED_MAPPED) || call->access_length == 0 ||
-        !is_code_kept(translator, call, n_flushes))
+    if (touched != TOUCHED_MEMORY || call->access_length == 0 || !is_code_kept(translator, call, n_flushes))
         return on_long_callout(translator, call, touched != TOUCHED_NOT);
     translator->vm->n_exits++;
     translator->resume_flag = 0; /* it is done now */

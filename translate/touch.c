@@ -294,7 +294,7 @@ enum touched touch_find(struct translator *translator, struct call *call, gva_t 
         prepare(translator, adaptation, &call->insn, &access);
     adapt_note_call(translator, adaptation, call, *bytes == NULL ? 0 : access.weight);
     if (*bytes != NULL)
-        return TOUCHED_MAPPED;
+        return TOUCHED_MEMORY;
     if (vm->foreseen.is_there)
         return find_foreseen(vm, &access, bytes);
     return find_in_page(vm, held_in(vm->shadow, &vm->vcpu, &access), &access, bytes);

@@ -281,7 +281,6 @@ enum touched {
     TOUCHED_NOT,      /* nothing is done */
     TOUCHED_PREPARED, /* it is to be emulated */
     TOUCHED_FAULT,    /* it has raised vcpu->fault */
-    TOUCHED_MAPPED,   /* a window has it, too, at *bytes */
     TOUCHED_MEMORY    /* it is there, at *bytes; A and D are set */
 };
 enum touched touch_find(struct translator *translator, struct call *call, gva_t linear, uint8_t **bytes);
