@@ -20,6 +20,17 @@ uint64_t clock_next_deadline(const struct clock *clock)
     return clock->timers != NULL ? clock->timers->deadline : CLOCK_NO_DEADLINE;
 }
 
+uint64_t clock_deadline_after_next(const struct clock *clock)
+{
+    return clock->timers != NULL && clock->timers->next != NULL ? clock->timers->next->deadline
+                                                                : CLOCK_NO_DEADLINE;
+}
+
+bool clock_next_is_one_shot(const struct clock *clock)
+{
+    return clock->timers != NULL && clock->timers->is_one_shot;
+}
+
 static void clock_tell_deadline(const struct clock *clock, uint64_t before)
 {
     if (clock->deadline_changed != NULL && clock_next_deadline(clock) != before)

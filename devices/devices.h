@@ -24,6 +24,7 @@ struct timer {
     void *ctx;
     struct timer *next; /* armed timers, earliest first */
     bool armed;
+    bool is_one_shot; /* software sets it again after each expiry: one that comes late is not lost */
 };
 
 /* The machine's clock. The monitor supplies `now`; it is either host time or virtual time, and chips cannot
@@ -42,7 +43,9 @@ uint64_t clock_now(const struct clock *clock);
 /* Re-arms an armed timer. CLOCK_NO_DEADLINE disarms it. */
 void clock_arm(struct clock *clock, struct timer *timer, uint64_t deadline);
 void clock_disarm(struct clock *clock, struct timer *timer);
-uint64_t clock_next_deadline(const struct clock *clock); /* CLOCK_NO_DEADLINE if none */
+uint64_t clock_next_deadline(const struct clock *clock);       /* CLOCK_NO_DEADLINE if none */
+uint64_t clock_deadline_after_next(const struct clock *clock); /* likewise */
+bool clock_next_is_one_shot(const struct clock *clock);        /* false if none */
 /* Fires every timer whose deadline has passed, in order; of equal deadlines the one armed first. A periodic
  * chip catches up by arithmetic and re-arms beyond the present, so one call fires each of its timers once,
  * however short the period and however long ago the last call. */

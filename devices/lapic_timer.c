@@ -49,6 +49,7 @@ void lapic_timer_schedule(struct lapic *lapic)
 {
     uint32_t lvt = lapic->lvt[LVT_TIMER];
 
+    lapic->timer.is_one_shot = !(lvt & LVT_PERIODIC);
     if (lapic->timer_running && !(lvt & LVT_MASKED) && !lapic_vector_is_set(lapic->irr, lvt & LVT_VECTOR))
         clock_arm(lapic->clock, &lapic->timer, lapic->timer_deadline);
     else

@@ -151,6 +151,7 @@ bool session_create_machine(struct session *session, struct vm_config *config)
     config->rom_size = kernel_rom_size(session->kernel);
     config->clock = (enum clock_mode)options->clock;
     config->check_invariant = options->check_shadow;
+    config->idle_slack_ns = options->idle_slack;
     config->use_userfaultfd = !options->no_userfaultfd;
     config->input = choose_input(options);
     config->boots_firmware = kernel_is_firmware(session->kernel);

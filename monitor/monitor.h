@@ -13,6 +13,7 @@
 
 #include "devices/devices.h"
 #include "monitor/device_page.h"
+#include "monitor/idle.h"
 #include "monitor/pvclock.h"
 #include "shadowpt/shadowpt.h"
 #include "vcpu/vcpu.h"
@@ -225,6 +226,7 @@ struct vm_config {
     struct drive_config drive[BOARD_MAX_DRIVES];
     bool check_invariant;
     bool use_userfaultfd;
+    uint64_t idle_slack_ns;  /* an idle guest's tick may be late by so much (idle.h); 0: none is */
     size_t code_cache_limit; /* the translator's: bytes of host code before all of it goes; 0: its own */
     enum board_input input;
     bool boots_firmware; /* a BIOS is put into the ROM: see board_config */
@@ -265,6 +267,9 @@ struct vm {
     uint64_t next_input;    /* machine time at which the console is asked for input again */
     uint64_t slice_end;     /* machine time before which the devices' timers do not run again */
     uint64_t slice_ns;      /* how long that slice is */
+    struct idle idle;       /* what is known of the waits in HLT */
+    bool has_run_user;      /* the guest, at CPL 3, since it waited last; an engine that goes there without
+                               leaving run() sets it */
     uint8_t input[64];      /* read from the console, not yet taken by the board */
     size_t n_input;
 

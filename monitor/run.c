@@ -166,9 +166,9 @@ void vm_interrupt_within(struct vm *vm, uint64_t ns)
 }
 
 /* The wait ends by itself: a signal at the same time would cost more than this. */
-static void put_off_host_timer(struct vm *vm)
+static void put_off_host_timer(struct vm *vm, uint64_t wait_end)
 {
-    uint64_t end = host_time(vm, vm->next_deadline);
+    uint64_t end = host_time(vm, wait_end);
 
     if (vm->armed_ns == 0 || vm->armed_ns > end)
         return;
@@ -205,12 +205,35 @@ static void check_virtual_end(struct vm *vm)
         vm_stop(vm, STOP_IMPOSSIBLE, "the virtual clock has run for 146 years: there is no more");
 }
 
-/* Until `timeout_ns` is over, input comes, or a signal. */
-static void wait_for_host(struct vm *vm, uint64_t timeout_ns)
+/* With KVM's clock the guest reads what time it is, and need not be told of each tick. */
+static uint64_t allowed_slack(const struct vm *vm)
 {
-    put_off_host_timer(vm);
+    bool has_clock = (vm->vcpu.msr.kvm_system_time & MSR_KVM_ENABLED) != 0;
+
+    return has_clock && clock_next_is_one_shot(&vm->clock) ? vm->config.idle_slack_ns : 0;
+}
+
+static uint64_t end_of_wait(struct vm *vm, uint64_t now)
+{
+    struct idle_halt halt = {.n_exits = vm->n_exits,
+                             .now = now,
+                             .deadline = vm->next_deadline,
+                             .others = clock_deadline_after_next(&vm->clock),
+                             .slack = allowed_slack(vm),
+                             .is_kernel = !vm->has_run_user};
+
+    vm->has_run_user = false;
+    return vm->next_deadline == CLOCK_NO_DEADLINE ? CLOCK_NO_DEADLINE : idle_wait_end(&vm->idle, &halt);
+}
+
+/* Until a timer's time has come, or input, or a signal. */
+static void wait_for_host(struct vm *vm, uint64_t now)
+{
+    uint64_t end = end_of_wait(vm, now);
+
+    put_off_host_timer(vm, end);
     vm->deadline_moved = true;
-    take_console_input(vm, timeout_ns);
+    take_console_input(vm, end == CLOCK_NO_DEADLINE ? UINT64_MAX : end - now);
     if (vm->next_input != CLOCK_NO_DEADLINE && vm->next_input != 0) /* it has just been looked for */
         vm->next_input = machine_now(vm) + INPUT_PERIOD_NS;
 }
@@ -239,7 +262,7 @@ static void wait_for_interrupt(struct vm *vm)
         check_virtual_end(vm);
         clock_run(&vm->clock);
     } else {
-        wait_for_host(vm, vm->next_deadline == CLOCK_NO_DEADLINE ? UINT64_MAX : vm->next_deadline - now);
+        wait_for_host(vm, now);
     }
     if (vm->attention)
         attend(vm);
@@ -323,6 +346,7 @@ static bool run_guest(struct vm *vm, struct vm_exit *exit)
     uint32_t entry_eip = vm->vcpu.eip;
     bool is_held = is_held_by_shadow(vm), is_stepping;
 
+    vm->has_run_user |= vm->vcpu.cpl == 3;
     if (vm->debugger != NULL)
         vm->debugger->enter(vm->debugger->ctx, vm);
     is_stepping = vm->single_step;

@@ -7,8 +7,11 @@
 
 #include "vcpu/fail.h"
 
-#define DEFAULT_MEMORY (UINT64_C(256) << 20)
-#define MAX_ROWS       40
+#define DEFAULT_MEMORY     (UINT64_C(256) << 20)
+#define DEFAULT_IDLE_SLACK (8 * NS_PER_MS)
+#define MAX_IDLE_SLACK_MS  1000u
+#define NS_PER_MS          UINT64_C(1000000)
+#define MAX_ROWS           40
 
 /* A copy of `value` that can be cut into pieces. */
 static char *keep(struct run_options *options, const char *value)
@@ -122,6 +125,18 @@ static bool set_memory(const struct option *option, const char *value, void *fie
     return true;
 }
 
+static bool set_idle_slack(const struct option *option, const char *value, void *field, char *error,
+                           size_t error_size)
+{
+    uint64_t milliseconds;
+
+    (void)option;
+    if (!options_parse_number(value, &milliseconds) || milliseconds > MAX_IDLE_SLACK_MS)
+        return fail(error, error_size, "not a number of milliseconds from 0 to 1000");
+    *(uint64_t *)field = milliseconds * NS_PER_MS;
+    return true;
+}
+
 static const char *const input_choices[] = {
     [BOARD_INPUT_AUTO] = "auto", [BOARD_INPUT_UART] = "serial", [BOARD_INPUT_KEYBOARD] = "keyboard", NULL};
 static const char *const boot_choices[] = {[BOOT_KERNEL] = "kernel", [BOOT_DISK] = "disk", NULL};
@@ -163,6 +178,9 @@ static const struct option options_table[] = {
     {0, "clock", "host|virtual",
      "real time (default), or time that passes with exits: then two\nruns of a guest are the same",
      option_choice, FIELD(clock), clock_choices},
+    {0, "idle-slack", "MS",
+     "how late the tick of a guest may come in which nothing else\nhappens (default 8; 0: never late)",
+     set_idle_slack, FIELD(idle_slack), NULL},
     {0, "console", "stdio|none",
      "serial port, port 0xE9 and VGA text on standard input and\noutput (default), or nowhere", option_choice,
      FIELD(console), console_choices},
@@ -207,7 +225,7 @@ static const struct command_line line = {
 
 void run_options_init(struct run_options *options)
 {
-    *options = (struct run_options){.memory = DEFAULT_MEMORY};
+    *options = (struct run_options){.memory = DEFAULT_MEMORY, .idle_slack = DEFAULT_IDLE_SLACK};
 }
 
 static bool has_option(const struct command_line *command, const char *name)

@@ -26,7 +26,8 @@ struct run_options {
     int console; /* enum console_mode */
     int input;   /* enum board_input */
     const char *trace, *stats, *profile;
-    uint64_t timeout; /* ns; 0: none */
+    uint64_t timeout;    /* ns; 0: none */
+    uint64_t idle_slack; /* ns: see idle.h */
     bool reboots;
     bool check_shadow, no_userfaultfd, lockstep;
     /* What the strings above point into. */

@@ -211,6 +211,7 @@ static void write_all(const struct stats *stats)
             stats->vm->engine->name, (unsigned long long)stats->vm->clock.now(stats->vm->clock.ctx));
     if (stats->vm->engine->counts_instructions)
         fprintf(file, "  \"retired\": %llu,\n", (unsigned long long)stats->vm->n_instructions);
+    fprintf(file, "  \"ticks_passed_over\": %llu,\n", (unsigned long long)stats->vm->idle.n_passed);
     fprintf(file, "  \"exits\": {");
     for (unsigned i = 0; i < EXIT_REASON_COUNT; i++)
         if (stats->reason[i].count != 0) {

@@ -405,8 +405,10 @@ void spaces_enter(struct translator *translator, struct space *space)
     vm->shadow = space->shadow;
     shadow_note_use(vm->shadow);
     translator->context.window = space->window;
-    if (space->key.is_user)
+    if (space->key.is_user) {
+        vm->has_run_user = true;
         set_gs_base(space->window);
+    }
     /* the emulator reaches for descriptor tables and stacks with the supervisor's rights while the user runs
      */
     vm->system_shadow = space->key.is_user ? translator->kernel->shadow : NULL;

@@ -32,6 +32,7 @@ void switch_complete(struct translator *translator, const struct side *side)
 {
     struct vcpu *vcpu = &translator->vm->vcpu;
 
+    translator->vm->has_run_user = true; /* it has gone there or come from there, or both */
     vcpu->segment[SEG_CS] = side->cs;
     vcpu->segment[SEG_SS] = side->ss;
     vcpu->cpl = side->cpl;

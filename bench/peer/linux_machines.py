@@ -1,6 +1,7 @@
 """The machines of the comparison on Linux, and one run of each: what its /init (bench/linux/main.c) wrote, when, and what
 the machine's process used meanwhile. Read next: linux.py.
 """
+import copy
 import os
 import re
 import select
@@ -42,10 +43,16 @@ class Ring3(Guest):
     def __init__(self, engine, *where):
         super().__init__("ring3", *where)
         self.engine = engine
+        self.options = []
+
+    def with_options(self, *options):
+        other = copy.copy(self)
+        other.options = options
+        return other
 
     def command(self, words, quiet=True):  # pylint: disable=arguments-renamed
-        return [self.program, "run", "--engine", self.engine, "-m", f"{MEMORY_MIB}M", self.kernel,
-                "--initrd", self.initrd, "--append", self.append(words, quiet)]
+        return [self.program, "run", "--engine", self.engine, *self.options, "-m", f"{MEMORY_MIB}M",
+                self.kernel, "--initrd", self.initrd, "--append", self.append(words, quiet)]
 
 
 class Qemu(Guest):

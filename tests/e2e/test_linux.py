@@ -4,6 +4,7 @@ tests/linux/torture.c. scripts/get-linux.sh --pae fetches the kernels; the test 
 folder that LINUX names.
 """
 import hashlib
+import json
 import os
 import re
 import signal
@@ -249,6 +250,16 @@ class Linux(harness.Test):
             self.assertGreaterEqual(stolen, delay * 0.5 - 1)
         linux.type("poweroff -f\n")
         self.assertEqual(linux.finish(), 0)
+
+    def test_idle(self):
+        """Debian's kernel ticks also when it is idle, and not each of these ticks wakes it; unless one wants that."""
+        for slack, is_passed_over in ((), True), (("--idle-slack", "0"), False):
+            stats = self.path("stats")
+            linux = self.boot("--stats", stats, *slack)
+            self.ask(linux, "sleep 3")
+            linux.type("poweroff -f\n")
+            self.assertEqual(linux.finish(), 0)
+            self.assertEqual(json.loads(self.get("stats"))["ticks_passed_over"] > 0, is_passed_over)
 
     def test_nothing_is_mitigated(self):
         """Page-table isolation and its like protect nothing here and cost much."""

@@ -70,6 +70,7 @@ START_TEST(nothing_happened)
     finish();
     ck_assert_ptr_nonnull(strstr(text, "{\n  \"ring3-stats\": 1,\n  \"engine\": \"fake\",\n"));
     ck_assert_ptr_nonnull(strstr(text, "\"machine_ns\": 12345,"));
+    ck_assert_ptr_nonnull(strstr(text, "\"ticks_passed_over\": 0,"));
     ck_assert_ptr_nonnull(strstr(text, "\"exits\": {\n  },"));
     ck_assert_uint_eq(number("shadow", "fills"), 0);
 }
