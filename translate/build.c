@@ -446,9 +446,8 @@ void build_call_with_saved_ecx(struct builder *b)
 
 static void emit_entries(struct builder *b)
 {
-    static const uint8_t miss[] = {0x4c, 0x89, 0xc9};  /* mov rcx, r9 */
-    static const uint8_t save[] = {0x49, 0x89, 0xc9};  /* mov r9, rcx */
-    static const uint8_t check[] = {0xe3, 0x02, 0xeb}; /* jrcxz +2; jmp short */
+    static const uint8_t miss[] = {0x4c, 0x89, 0xc9}; /* mov rcx, r9 */
+    static const uint8_t save[] = {0x49, 0x89, 0xc9}; /* mov r9, rcx */
     uint8_t *entry;
 
     build_point(b, POINT_ENTRY, 0);
@@ -459,8 +458,8 @@ static void emit_entries(struct builder *b)
     b->block->entry = (uint16_t)(entry - b->start);
     emit_bytes(&b->e, save, sizeof save);
     build_point(b, POINT_ENTRY, 0);
-    emit_op_base(&b->e, 0, OP_LEA, RCX, R8, (int32_t)-b->source->eip);
-    emit_bytes(&b->e, check, sizeof check);
+    emit_landing(&b->e, CONTEXT_LANDING - b->source->eip);
+    emit_byte(&b->e, 0xe3); /* jrcxz */
     emit_byte(&b->e, (uint8_t)(b->start - (b->e.at + 1)));
     emit_bytes(&b->e, miss, sizeof miss);
     b->block->direct = (uint16_t)(b->e.at - b->start);

@@ -14,14 +14,14 @@
 
 static struct translator *translator_of(struct context *context)
 {
-    return (struct translator *)((char *)context - offsetof(struct translator, context));
+    return context->translator;
 }
 
 /* Has the run loop something to do before the guest goes on? interrupt_flag: EFLAGS.IF or 0. */
 static inline __attribute__((always_inline)) bool must_leave(struct translator *translator,
                                                              uint32_t interrupt_flag)
 {
-    struct context *context = &translator->context;
+    struct context *context = translator->context;
     struct vm *vm = translator->vm;
 
     context->pending = state_pending_flag(vm);
@@ -33,7 +33,7 @@ static inline __attribute__((always_inline)) bool must_leave(struct translator *
 /* The same after an instruction that went the short way; true also where must_leave had to be asked. */
 static inline __attribute__((always_inline)) bool may_have_to_leave(struct translator *translator)
 {
-    struct context *context = &translator->context;
+    struct context *context = translator->context;
     struct vm *vm = translator->vm;
 
     if (vm->stop_reason != STOP_NONE || vm->attention || vm->deadline_moved || vm->vcpu.nmi_pending ||
@@ -46,7 +46,7 @@ static inline __attribute__((always_inline)) bool may_have_to_leave(struct trans
 static const uint8_t *leave_with(struct translator *translator, const struct vm_exit *exit)
 {
     translator->exit = *exit;
-    state_give_flags(&translator->context); /* translate_run takes them */
+    state_give_flags(translator->context); /* translate_run takes them */
     return NULL;
 }
 
@@ -72,7 +72,7 @@ static const uint8_t *look_up(struct translator *translator)
 static const uint8_t *go_to_eip(struct translator *translator)
 {
     const struct cache *cache = &translator->cache;
-    uint32_t slot = translator->context.table[direct_slot(translator->vm->vcpu.eip)];
+    uint32_t slot = translator->context->table[direct_slot(translator->vm->vcpu.eip)];
 
     if (slot == 0)
         return look_up(translator);
@@ -84,9 +84,9 @@ static const uint8_t *on_lookup(struct translator *translator)
 {
     reach_forget(translator);
     switch_catch_up(translator);
-    state_take_flags(&translator->context);
+    state_take_flags(translator->context);
     meter_read(translator);
-    if (must_leave(translator, translator->context.interrupt_flag))
+    if (must_leave(translator, translator->context->interrupt_flag))
         return leave_interrupted(translator);
     return look_up(translator);
 }
@@ -94,7 +94,7 @@ static const uint8_t *on_lookup(struct translator *translator)
 /* A direct jump within a page finds its target: from now on it goes there by itself. */
 static const uint8_t *on_link(struct translator *translator)
 {
-    const struct context *context = &translator->context;
+    const struct context *context = translator->context;
     const struct cache *cache = &translator->cache;
     uint64_t n_flushes = cache->n_flushes;
     const uint8_t *host = on_lookup(translator);
@@ -126,13 +126,13 @@ static void take_fpu(struct translator *translator)
     _Alignas(16) uint8_t image[512];
 
     __asm__ volatile("fxsave64 %0" : "=m"(image));
-    memcpy(translator->context.fxsave, image, FXSAVE_XMM);
+    memcpy(translator->context->fxsave, image, FXSAVE_XMM);
     frame_repair_fxsave(translator);
 }
 
 static void give_fpu(struct translator *translator)
 {
-    __asm__ volatile("fxrstor64 (%0)" : : "r"(translator->context.fxsave) : "memory");
+    __asm__ volatile("fxrstor64 (%0)" : : "r"(translator->context->fxsave) : "memory");
 }
 
 /* Is the host code behind the call still there, for what the guest has there? */
@@ -160,8 +160,8 @@ static enum switch_kind kind_of_switch(const struct translator *translator)
 static const uint8_t *go_on_switched(struct translator *translator)
 {
     translator->is_code_dropped = false;
-    state_give_flags(&translator->context);
-    notes_give_switch(&translator->context);
+    state_give_flags(translator->context);
+    notes_give_switch(translator->context);
     return go_to_eip(translator);
 }
 
@@ -175,7 +175,7 @@ static const uint8_t *go_on(struct translator *translator, const struct call *ca
     translator->is_code_dropped = false;
     meter_set(translator);
     if (may_resume && call->keeps_mode) {
-        state_give_flags(&translator->context);
+        state_give_flags(translator->context);
         return call->resume;
     }
     if (call->keeps_mode && !translator->has_new_paging && !translator->vm->vcpu.has_other_data_segments)
@@ -204,8 +204,8 @@ static const uint8_t *go_on_quietly(struct translator *translator, const struct 
         return go_on(translator, call, n_flushes);
     meter_set(translator);
     if (!keeps_mode)
-        notes_give_segments(&translator->context);
-    state_give_flags(&translator->context);
+        notes_give_segments(translator->context);
+    state_give_flags(translator->context);
     return call->resume;
 }
 
@@ -231,7 +231,7 @@ static void note_cpuid(struct translator *translator, const struct call *call, u
     const uint32_t *gpr = translator->vm->vcpu.gpr;
 
     if (call->insn.sensitive != NULL && call->insn.sensitive->handler == HANDLE_cpuid && translator->is_plain)
-        translator->context.cpuid =
+        translator->context->cpuid =
             (struct cpuid_note){0 - (uint64_t)leaf, gpr[EAX], gpr[EBX], gpr[ECX], gpr[EDX]};
 }
 
@@ -257,7 +257,7 @@ static const uint8_t *on_callout(struct translator *translator, struct call *cal
     uint32_t leaf = vm->vcpu.gpr[EAX]; /* if it is CPUID */
 
     vm->vcpu.eip = call->eip;
-    state_take_flags(&translator->context);
+    state_take_flags(translator->context);
     meter_read(translator);
     state_restore_shadow(translator);
     if (call->insn.sensitive != NULL)
@@ -332,7 +332,7 @@ __attribute__((noinline)) static const uint8_t *on_long_callout(struct translato
 __attribute__((noinline)) static const uint8_t *after_quick(struct translator *translator,
                                                             const struct call *call, uint64_t n_flushes)
 {
-    state_take_flags(&translator->context);
+    state_take_flags(translator->context);
     translator->is_call_done = true;
     return go_on_anywhere(translator, call, n_flushes);
 }
@@ -366,7 +366,7 @@ static const uint8_t *after_failure(struct translator *translator, const struct 
  * neither a task switch nor a return that takes data segments away. */
 __attribute__((noinline)) static const uint8_t *on_switch(struct translator *translator, struct call *call)
 {
-    struct context *context = &translator->context;
+    struct context *context = translator->context;
     struct vm *vm = translator->vm;
     uint64_t n_flushes = translator->cache.n_flushes;
     enum sensitive_handler handler = call->insn.sensitive->handler;
@@ -402,7 +402,7 @@ __attribute__((noinline)) static const uint8_t *on_switch(struct translator *tra
 static const uint8_t *on_access_fault(struct translator *translator, struct call *call, uint64_t n_flushes)
 {
     reach_forget(translator);
-    state_take_flags(&translator->context);
+    state_take_flags(translator->context);
     state_restore_shadow(translator);
     translator->vm->vcpu.has_other_data_segments = false;
     call->was_needed = true;
@@ -413,7 +413,7 @@ static const uint8_t *on_access_fault(struct translator *translator, struct call
 /* An instruction whose operand no window has yet. Mostly it is the guest's fault, or memory. */
 __attribute__((noinline)) static const uint8_t *on_access(struct translator *translator, struct call *call)
 {
-    struct context *context = &translator->context;
+    struct context *context = translator->context;
     uint64_t n_flushes = translator->cache.n_flushes;
     uint8_t *bytes;
     enum touched touched = touch_find(translator, call, context->address, &bytes);

@@ -46,6 +46,8 @@
 
 #define CONTEXT_CPUID 7408
 
+#define CONTEXT_LANDING 0x8000 /* see landing.c */
+
 #define CPUID_MINUS_LEAF 0
 #define CPUID_EAX        8
 #define CPUID_EBX        12
@@ -111,6 +113,7 @@ struct cpuid_note {
 #define CPUID_UNKNOWN (UINT64_C(1) << 32)
 
 struct space;
+struct translator;
 
 /* What a switch between ring 3 and ring 0 by SYSENTER, SYSEXIT or a gate leads to (switch.c). */
 enum switch_kind { SWITCH_SYSENTER, SWITCH_SYSEXIT, SWITCH_IN, SWITCH_OUT, SWITCH_WITHIN, SWITCH_KINDS };
@@ -163,6 +166,7 @@ struct context {
     const struct segment_note *flat_notes[SEGMENT_NOTES], *full_notes[SEGMENT_NOTES];
     struct slot slots[SLOTS];
     struct cpuid_note cpuid;
+    struct translator *translator;
     uint32_t switched; /* translated code has gone to sides[switched - 1]; 0: the monitor knows where it is */
     struct side sides[SWITCH_KINDS];
 };

@@ -111,6 +111,15 @@ static inline void emit_movzx(struct emitter *e, unsigned opcode, unsigned to, u
     emit_byte(e, 0xc0 | (to & 7) << 3 | (from & 7));
 }
 
+/* movzx ecx, byte ptr [r15 + r8 + displacement]: see landing.c */
+static inline void emit_landing(struct emitter *e, uint32_t displacement)
+{
+    emit_rex(e, 0, RCX, R8, R15);
+    emit_byte(e, 0x0f);
+    emit_byte(e, MOVZX_BYTE);
+    emit_modrm_index(e, RCX, R15, R8, 0, (int32_t)displacement);
+}
+
 /* mov to, imm32 */
 static inline void emit_mov_imm(struct emitter *e, unsigned to, uint32_t value)
 {

@@ -19,7 +19,7 @@
 /* In which window did it fault? The kernel's instructions reach for the user's, too. */
 static uint64_t faulting_address(struct translator *translator)
 {
-    uint64_t address = translator->cr2 - translator->context.window;
+    uint64_t address = translator->cr2 - translator->context->window;
     const struct space *user = translator->user;
 
     if (address >> 32 == 0 || user == NULL || (translator->cr2 - user->window) >> 32 != 0)
@@ -121,18 +121,18 @@ static void translate_run(void *opaque, struct vm_exit *exit)
     state_prepare(translator);
     state_give_tsc(translator);
     translator->is_code_dropped = false;
-    translator->context.target = state_entry_of(translator, block);
+    translator->context->target = state_entry_of(translator, block);
     state_note_shadow(translator);
     reach_forget(translator);
     entered_ns = measure_begin(translator);
-    how = translate_enter(&translator->context);
+    how = translate_enter(translator->context);
     translator->counts.entries++;
     translator->counts.faults += how == TRANSLATE_FAULTED;
     translator->counts.interruptions += how == TRANSLATE_INTERRUPTED;
     if (how == TRANSLATE_INTERRUPTED)
         translator->slots_interrupted = translator->slots_in_use;
     vm->is_guest_interrupted = how == TRANSLATE_INTERRUPTED;
-    state_take_flags(&translator->context);
+    state_take_flags(translator->context);
     meter_read(translator);
     state_restore_shadow(translator);
     if (how == TRANSLATE_LEFT || how == TRANSLATE_ABORTED)
@@ -184,6 +184,7 @@ static void translate_destroy(void *opaque)
     spaces_release(translator);
     cache_destroy(&translator->cache);
     meter_destroy(translator);
+    landing_destroy(translator);
     free(translator->code_pages);
     free(translator);
 }
@@ -211,7 +212,8 @@ static void *translate_create(struct vm *vm, char *error, size_t error_size)
     translator->vm = vm;
     translator->n_code_segments = 1;
     translator->code_pages = calloc(n_pages, sizeof *translator->code_pages);
-    if (translator->code_pages == NULL || !spaces_reserve(translator, error, error_size) ||
+    if (translator->code_pages == NULL || !landing_create(translator, error, error_size) ||
+        !spaces_reserve(translator, error, error_size) ||
         !cache_create(&translator->cache, n_pages, error, error_size) ||
         (vm->config.clock == CLOCK_VIRTUAL && !meter_create(translator, error, error_size)) ||
         !frame_open(translator, error, error_size)) {
@@ -220,13 +222,14 @@ static void *translate_create(struct vm *vm, char *error, size_t error_size)
     }
     if (vm->config.code_cache_limit != 0 && vm->config.code_cache_limit < translator->cache.limit)
         translator->cache.limit = vm->config.code_cache_limit;
-    translator->context = (struct context){.vcpu = &vm->vcpu,
-                                           .attention = &vm->attention,
-                                           .cache = translator->cache.executable,
-                                           .lookup = translate_lookup_stub,
-                                           .link = translate_link_stub,
-                                           .callout = translate_callout_stub,
-                                           .fxsave = vm->vcpu.fxsave};
+    *translator->context = (struct context){.translator = translator,
+                                            .vcpu = &vm->vcpu,
+                                            .attention = &vm->attention,
+                                            .cache = translator->cache.executable,
+                                            .lookup = translate_lookup_stub,
+                                            .link = translate_link_stub,
+                                            .callout = translate_callout_stub,
+                                            .fxsave = vm->vcpu.fxsave};
     notes_forget(translator);
     reach_open(translator);
     crash_set_vcpu(&vm->vcpu);

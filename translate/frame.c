@@ -57,7 +57,7 @@ static uint32_t guest_eip_at(const struct translator *translator, const uint8_t 
 void frame_repair_fxsave(struct translator *translator)
 {
     const struct vcpu *vcpu = &translator->vm->vcpu;
-    uint8_t *image = translator->context.fxsave;
+    uint8_t *image = translator->context->fxsave;
     uint64_t rip, rdp;
 
     memcpy(&rip, image + FXSAVE_RIP, sizeof rip);
@@ -79,16 +79,16 @@ static void complete_switch(struct translator *translator, enum switch_kind kind
     vcpu->eip = (uint32_t)gregs[REG_R8];
     if (kind == SWITCH_SYSENTER) {
         vcpu->gpr[ESP] = (uint32_t)vcpu->msr.sysenter_esp;
-        translator->context.interrupt_flag = 0;
+        translator->context->interrupt_flag = 0;
     } else {
         vcpu->gpr[ESP] = vcpu->gpr[ECX];
     }
-    switch_complete(translator, &translator->context.sides[kind]);
+    switch_complete(translator, &translator->context->sides[kind]);
 }
 
 static void apply_point(struct translator *translator, const struct point *point, const greg_t *gregs)
 {
-    struct context *context = &translator->context;
+    struct context *context = translator->context;
     struct vcpu *vcpu = context->vcpu;
 
     context->budget = (uintptr_t)gregs[REG_R11] - point->uncounted;
@@ -145,7 +145,7 @@ static uint64_t place_in(const struct block *block, uint32_t eip)
 static void capture(struct translator *translator, const ucontext_t *uc)
 {
     struct point point = {.kind = POINT_TARGET}; /* the jump for empty slots is in no block */
-    struct context *context = &translator->context;
+    struct context *context = translator->context;
     const greg_t *gregs = uc->uc_mcontext.gregs;
     const uint8_t *rip = (const uint8_t *)gregs[REG_RIP];
     const struct block *block = cache_block_at(&translator->cache, rip);
@@ -171,7 +171,7 @@ static void capture(struct translator *translator, const ucontext_t *uc)
  * since the mask of a synchronous signal's handler is empty, and that of another was put back. */
 static _Noreturn void leave(struct translator *translator, int how)
 {
-    register struct context *context __asm__("r15") = &translator->context;
+    register struct context *context __asm__("r15") = translator->context;
 
     __asm__ volatile("jmp translate_leave_captured" : : "a"(how), "r"(context) : "memory");
     __builtin_unreachable();
@@ -210,14 +210,14 @@ static void on_event(int signo, siginfo_t *info, void *opaque)
     if (running == NULL)
         return;
     running->vm->attention = 1;
-    running->context.pending = EFLAGS_IF;
+    running->context->pending = EFLAGS_IF;
     if (is_in_cache(uc)) {
         capture(running, uc);
         nesting_end(uc);
         leave(running, TRANSLATE_INTERRUPTED);
     }
     if (rip >= (uintptr_t)translate_resume_start && rip < (uintptr_t)translate_resume_end) {
-        gregs[REG_R15] = (greg_t)(uintptr_t)&running->context;
+        gregs[REG_R15] = (greg_t)(uintptr_t)running->context;
         gregs[REG_RIP] = (greg_t)(uintptr_t)translate_abort;
     }
 }

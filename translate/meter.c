@@ -55,14 +55,14 @@ void meter_set(struct translator *translator)
     if (!(translator->mode & MODE_COUNT))
         return;
     translator->metered = left < METER_SIZE ? left : METER_SIZE;
-    translator->context.budget = (uintptr_t)translator->meter + translator->metered;
+    translator->context->budget = (uintptr_t)translator->meter + translator->metered;
 }
 
 /* What translated code has done since goes to the machine's count and clock. */
 void meter_read(struct translator *translator)
 {
     struct vm *vm = translator->vm;
-    uint64_t left = translator->context.budget - (uintptr_t)translator->meter;
+    uint64_t left = translator->context->budget - (uintptr_t)translator->meter;
 
     if (!(translator->mode & MODE_COUNT))
         return;

@@ -16,7 +16,7 @@ static const struct segment_note no_note = {.minus_selector = 1};
 
 void notes_forget(struct translator *translator)
 {
-    struct context *context = &translator->context;
+    struct context *context = translator->context;
 
     for (unsigned i = 0; i < SEGMENT_NOTES; i++)
         context->flat_notes[i] = context->full_notes[i] = &no_note;
@@ -36,7 +36,7 @@ void notes_follow(struct translator *translator, bool is_watched)
 /* The segment register was just loaded at CPL 0. */
 void notes_take(struct translator *translator, enum segment_index index)
 {
-    struct context *context = &translator->context;
+    struct context *context = translator->context;
     const struct vcpu *vcpu = &translator->vm->vcpu;
     const struct segment *segment = &vcpu->segment[index];
     struct segment_note *note = &translator->notes[segment->selector % SEGMENT_NOTES];

@@ -21,7 +21,7 @@
 
 void reach_note(struct translator *translator, const struct call *call, uint8_t *bytes)
 {
-    struct context *context = &translator->context;
+    struct context *context = translator->context;
     uint32_t page = context->address >> PAGE_SHIFT;
 
     context->slots[call->slot] =
@@ -33,7 +33,7 @@ void reach_note(struct translator *translator, const struct call *call, uint8_t 
 void reach_clear(struct translator *translator)
 {
     for (uint64_t rest = translator->slots_in_use; rest != 0; rest &= rest - 1)
-        translator->context.slots[__builtin_ctzll(rest)].minus_pages = 1;
+        translator->context->slots[__builtin_ctzll(rest)].minus_pages = 1;
     translator->slots_in_use = 0;
 }
 

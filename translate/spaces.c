@@ -171,7 +171,7 @@ static void note_page(struct space *space, gva_t linear)
 
 void spaces_note_target(struct translator *translator, uint32_t eip, const struct block *block)
 {
-    uint32_t *slots = (uint32_t *)(uintptr_t)translator->context.table;
+    uint32_t *slots = (uint32_t *)(uintptr_t)translator->context->table;
     gva_t linear = translator->vm->vcpu.segment[SEG_CS].base + eip;
 
     uint32_t entry = block->code + block->entry;
@@ -364,7 +364,7 @@ static void fill_windows(struct translator *translator)
     uintptr_t user = translator->user != NULL ? translator->user->window : kernel;
 
     for (unsigned i = 0; i < 256; i++)
-        translator->context.windows[i] = translator->is_user_part[i] ? user : kernel;
+        translator->context->windows[i] = translator->is_user_part[i] ? user : kernel;
 }
 
 void spaces_add_user_part(struct translator *translator, gva_t address)
@@ -404,7 +404,7 @@ void spaces_enter(struct translator *translator, struct space *space)
     space->used_at = ++translator->uses;
     vm->shadow = space->shadow;
     shadow_note_use(vm->shadow);
-    translator->context.window = space->window;
+    translator->context->window = space->window;
     if (space->key.is_user) {
         vm->has_run_user = true;
         set_gs_base(space->window);

@@ -92,7 +92,7 @@ uint32_t state_pending_flag(struct vm *vm)
 void state_give_tsc(struct translator *translator)
 {
     const struct vm *vm = translator->vm;
-    struct context *context = &translator->context;
+    struct context *context = translator->context;
     struct host_clock_line line = host_clock_line();
 
     context->tsc_base = 0 - line.tsc;
@@ -102,7 +102,7 @@ void state_give_tsc(struct translator *translator)
 
 void state_prepare(struct translator *translator)
 {
-    struct context *context = &translator->context;
+    struct context *context = translator->context;
 
     state_give_flags(context);
     notes_give_segments(context);
@@ -126,7 +126,7 @@ bool state_is_plain(const struct translator *translator)
 bool state_follow_vcpu(struct translator *translator)
 {
     switch_forget(translator);
-    translator->context.cpuid.minus_leaf = CPUID_UNKNOWN; /* IA32_APIC_BASE is in it */
+    translator->context->cpuid.minus_leaf = CPUID_UNKNOWN; /* IA32_APIC_BASE is in it */
     translator->mode = mode_of(translator, &translator->vm->vcpu);
     spaces_select(translator);
     notes_follow(translator, state_is_watched(translator->vm));

@@ -16,12 +16,12 @@
 void switch_forget(struct translator *translator)
 {
     for (int kind = 0; kind < SWITCH_KINDS; kind++)
-        translator->context.sides[kind].minus_mode = 0 - MODE_NONE;
+        translator->context->sides[kind].minus_mode = 0 - MODE_NONE;
 }
 
 static void enter(struct translator *translator, const struct side *side)
 {
-    struct context *context = &translator->context;
+    struct context *context = translator->context;
 
     translator->mode = side->mode;
     spaces_enter(translator, side->space);
@@ -38,7 +38,7 @@ void switch_complete(struct translator *translator, const struct side *side)
     vcpu->cpl = side->cpl;
     shadow_note_use(translator->user->shadow); /* it may have come and gone */
     enter(translator, side);
-    translator->context.switched = 0;
+    translator->context->switched = 0;
 }
 
 static bool is_same(const struct segment *a, const struct segment *b)
@@ -57,7 +57,7 @@ static bool is_known(const struct side *side, uint32_t old_mode, const struct vc
 
 static void note(struct translator *translator, struct side *side, uint32_t old_mode, uintptr_t old_window)
 {
-    const struct context *context = &translator->context;
+    const struct context *context = translator->context;
     const struct vcpu *vcpu = &translator->vm->vcpu;
 
     if ((old_mode & translator->mode & FLAT_MODE) != FLAT_MODE)
@@ -76,7 +76,7 @@ static void note(struct translator *translator, struct side *side, uint32_t old_
 
 bool switch_follow(struct translator *translator, enum switch_kind kind)
 {
-    struct context *context = &translator->context;
+    struct context *context = translator->context;
     const struct vcpu *vcpu = &translator->vm->vcpu;
     struct side *side = &context->sides[kind];
     uint32_t old_mode = translator->mode;

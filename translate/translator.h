@@ -90,7 +90,8 @@ struct translator_counts {
 struct translator {
     struct vm *vm;
     struct translator_counts counts;
-    struct context context;
+    struct context *context;
+    uint8_t *landing; /* what the context lies in */
     struct cache cache;
     struct space spaces[SHADOW_MAX_SPACES];
     struct space *space;         /* the current one: of these two */
@@ -170,6 +171,11 @@ void state_restore_shadow(struct translator *translator);
 const uint8_t *state_entry_of(const struct translator *translator, const struct block *block);
 void state_serialize(struct translator *translator);
 
+/* landing.c */
+/* Makes the context, all zeros, and the memory around it. false: one line in `error`. */
+bool landing_create(struct translator *translator, char *error, size_t error_size);
+void landing_destroy(struct translator *translator);
+
 /* spaces.c */
 bool spaces_reserve(struct translator *translator, char *error, size_t error_size);
 void spaces_release(struct translator *translator);
@@ -214,8 +220,8 @@ void switch_forget(struct translator *translator);
 void switch_complete(struct translator *translator, const struct side *side);
 static inline void switch_catch_up(struct translator *translator)
 {
-    if (translator->context.switched != 0)
-        switch_complete(translator, &translator->context.sides[translator->context.switched - 1]);
+    if (translator->context->switched != 0)
+        switch_complete(translator, &translator->context->sides[translator->context->switched - 1]);
 }
 /* An instruction of this kind was emulated, and has changed CS, SS and CPL: mode, space and table follow, and
  * the next time it is known. false: there is no mode. */

@@ -268,6 +268,14 @@ static void check_vcpu_write(const struct host *host, const ZydisDecodedOperand 
     REQUIRE(offset % (int64_t)sizeof(struct segment) + operand->size / 8 <= (int64_t)sizeof(struct segment));
 }
 
+/* At the entry: has who comes there the block's EIP? */
+static void check_landing(const struct host *host, const ZydisDecodedOperand *operand)
+{
+    REQUIRE(host->offset == block->entry + 3u && host->insn.mnemonic == ZYDIS_MNEMONIC_MOVZX);
+    REQUIRE(!is_written(operand) && operand->size == 8 && operand->mem.scale == 1);
+    REQUIRE((uint32_t)operand->mem.disp.value == CONTEXT_LANDING - block->eip);
+}
+
 /* The check of the budget, at the beginning: a load from as far below it as the block is long. */
 static void check_budget_access(const struct host *host, const ZydisDecodedOperand *operand)
 {
@@ -315,6 +323,8 @@ static void check_memory(const struct host *host, const ZydisDecodedOperand *ope
         check_reach(host, operand);
     } else if (index == ZYDIS_REGISTER_R14) {
         REQUIRE(base == ZYDIS_REGISTER_RSP && operand->mem.scale == 1);
+    } else if (base == ZYDIS_REGISTER_R15 && index == ZYDIS_REGISTER_R8) {
+        check_landing(host, operand);
     } else if (base == ZYDIS_REGISTER_R15) {
         check_context_access(host, operand);
     } else if (base == ZYDIS_REGISTER_R11) {
