@@ -11,7 +11,7 @@
  *
  * With the word `sysenter` (README.md) ring 3 comes, by SYSEXIT, to pages where the kernel has just been.
  *
- * Read next: userkernel.c, for what the U/S bit is there for.
+ * Read next: copies.c, for instructions that touch many places.
  */
 #include "guest.h"
 

@@ -168,7 +168,7 @@ static void emit_check_pending(struct builder *b, enum point_kind kind, uint32_t
     emit_mov64(&b->e, R9, RCX);
     build_point(b, kind == POINT_TARGET ? POINT_ENTRY : POINT_SAVED_ECX, eip);
     emit_load_context(&b->e, RCX, CONTEXT_PENDING);
-    emit_byte(&b->e, 0xe3);
+    emit_byte(&b->e, JRCXZ);
     skip = b->e.at;
     emit_byte(&b->e, 0);
     emit_mov64(&b->e, RCX, R9);
@@ -459,7 +459,7 @@ static void emit_entries(struct builder *b)
     emit_bytes(&b->e, save, sizeof save);
     build_point(b, POINT_ENTRY, 0);
     emit_landing(&b->e, CONTEXT_LANDING - b->source->eip);
-    emit_byte(&b->e, 0xe3); /* jrcxz */
+    emit_byte(&b->e, JRCXZ);
     emit_byte(&b->e, (uint8_t)(b->start - (b->e.at + 1)));
     emit_bytes(&b->e, miss, sizeof miss);
     b->block->direct = (uint16_t)(b->e.at - b->start);

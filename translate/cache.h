@@ -30,7 +30,11 @@ enum point_kind {
     POINT_SHADOWED_ECX,  /* POINT_SHADOWED, but ecx is in r9d */
     POINT_ENTERS,        /* POINT_TARGET, but SYSENTER is still to be completed */
     POINT_EXITS,         /* and SYSEXIT */
-    POINT_LOADS_ES,      /* POINT_EIP, but ES is still to be made what the note at r10 says... */
+    /* Between two elements of a string instruction (lower_string.c), by their sizes of 1, 2 and 4 bytes: */
+    POINT_COPIED,                    /* ESI, EDI and ECX are still to be moved on... */
+    POINT_STORED = POINT_COPIED + 3, /* ...EDI and ECX are... */
+    POINT_COUNTS = POINT_STORED + 3, /* ...ECX is, of whatever size */
+    POINT_LOADS_ES,                  /* POINT_EIP, but ES is still to be made what the note at r10 says... */
     POINT_LOADS_GS = POINT_LOADS_ES + SEG_GS, /* ...and so for each segment register */
 };
 

@@ -145,9 +145,12 @@ static inline void emit_op_index(struct emitter *e, unsigned wide, unsigned opco
     emit_modrm_index(e, reg, base, index, scale, displacement);
 }
 
-#define OP_MOV_STORE 0x89
-#define OP_MOV_LOAD  0x8b
-#define OP_LEA       0x8d
+#define OP_MOV_STORE_BYTE 0x88
+#define OP_MOV_STORE      0x89
+#define OP_MOV_LOAD       0x8b
+#define JRCXZ             0xe3 /* jrcxz rel8 */
+#define JMP_SHORT         0xeb /* jmp rel8 */
+#define OP_LEA            0x8d
 
 /* mov reg32, [r15 + offset] and back */
 static inline void emit_load_context(struct emitter *e, unsigned reg, int32_t offset)

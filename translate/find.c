@@ -106,7 +106,7 @@ static struct block *make_block(struct translator *translator, uint32_t rpn, gva
                             .linear = linear,
                             .mode = translator->mode,
                             .limit = vcpu->segment[SEG_CS].limit,
-                            .has_slots = translator->has_slots,
+                            .has_rorx = translator->has_rorx,
                             .adapted = translator->n_adapted != 0 ? adapt_find : NULL,
                             .ctx = translator};
     struct block *block;

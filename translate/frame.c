@@ -86,6 +86,17 @@ static void complete_switch(struct translator *translator, enum switch_kind kind
     switch_complete(translator, &translator->context->sides[kind]);
 }
 
+static void complete_element(struct vcpu *vcpu, unsigned kind)
+{
+    if (kind < POINT_STORED) {
+        vcpu->gpr[ESI] += 1u << (kind - POINT_COPIED);
+        kind += POINT_STORED - POINT_COPIED;
+    }
+    if (kind < POINT_COUNTS)
+        vcpu->gpr[EDI] += 1u << (kind - POINT_STORED);
+    vcpu->gpr[ECX]--;
+}
+
 static void apply_point(struct translator *translator, const struct point *point, const greg_t *gregs)
 {
     struct context *context = translator->context;
@@ -94,6 +105,10 @@ static void apply_point(struct translator *translator, const struct point *point
     context->budget = (uintptr_t)gregs[REG_R11] - point->uncounted;
     vcpu->eip = point->eip;
     vcpu->gpr[ESP] += (uint32_t)(int32_t)point->esp;
+    if (point->kind >= POINT_COPIED && point->kind <= POINT_COUNTS) {
+        complete_element(vcpu, point->kind);
+        return;
+    }
     if (point->kind >= POINT_LOADS_ES) {
         notes_complete(context, point->kind - POINT_LOADS_ES, (const struct segment_note *)gregs[REG_R10]);
         return;

@@ -14,8 +14,8 @@
  * Which engine may run an instruction natively is thus one letter. What the CPUID profile leaves out, and the
  * FPU when CR0 says so, become calls whatever their letter is.
  *
- * Read next: lower_stack.c, lower_flow.c, lower_flags.c, lower_segment.c, lower_switch.c, lower_tsc.c,
- * lower_cpuid.c, lower_adapted.c.
+ * Read next: lower_stack.c, lower_flow.c, lower_string.c, lower_flags.c, lower_segment.c, lower_switch.c,
+ * lower_tsc.c, lower_cpuid.c, lower_adapted.c.
  */
 #include <Zydis/Zydis.h>
 

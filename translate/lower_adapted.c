@@ -121,7 +121,7 @@ static uint8_t *look_into_slot(struct builder *b, const struct operand *operand,
     emit_op_index(e, 0, OP_LEA, RCX, RCX, R10, is_byte ? 1 : 0, 0);
     if (!is_byte)
         emit_op_index(e, 0, OP_LEA, RCX, RCX, R11, 0, 0);
-    emit_byte(e, 0xe3);
+    emit_byte(e, JRCXZ);
     distance = e->at;
     emit_byte(e, 0);
     build_ecx_is_saved(b);
@@ -139,7 +139,7 @@ static void emit_ways(struct builder *b, const struct operand *operand, uint8_t 
     emit_load_context64(e, R9, CONTEXT_REACH);
     if (distance == NULL)
         return;
-    emit_byte(e, 0xeb);
+    emit_byte(e, JMP_SHORT);
     over = e->at;
     emit_byte(e, 0);
     *distance = (uint8_t)(e->at - (distance + 1));
@@ -185,7 +185,7 @@ void lower_adapted(struct builder *b)
     build_flush_esp(b);
     access_kind = access_of(b, &operand);
     slot = slot_of(b, access_kind);
-    if (may_reach && b->source->has_slots) {
+    if (may_reach && b->source->has_rorx) {
         look = build_host(b);
         distance = look_into_slot(b, &operand, offset_of(slot));
     }

@@ -22,7 +22,7 @@ bool lower_cpuid(struct builder *b)
     build_save_ecx(b);
     emit_load_context64(e, RCX, CONTEXT_CPUID + CPUID_MINUS_LEAF);
     emit_op_index(e, 1, OP_LEA, RCX, RCX, RAX, 0, 0);
-    emit_byte(e, 0xe3); /* jrcxz */
+    emit_byte(e, JRCXZ);
     distance = e->at;
     emit_byte(e, 0);
     call = &b->cache->calls[b->cache->n_calls];

@@ -1,7 +1,7 @@
 /*
- * Jumps, calls, returns, loops, and string instructions.
+ * Jumps, calls, returns, and loops.
  *
- * Read next: lower_flags.c.
+ * Read next: lower_string.c.
  */
 #include "translate/build.h"
 
@@ -71,7 +71,7 @@ bool lower_loop(struct builder *b)
     emit_byte(&b->e, 2);
     build_count_this(b);
     build_point(b, POINT_EIP, build_next_eip(b));
-    emit_byte(&b->e, 0xeb); /* jmp short, over the next */
+    emit_byte(&b->e, JMP_SHORT); /* over the next */
     emit_byte(&b->e, 5);
     build_point(b, POINT_EIP, target_of(b));
     displacement = emit_jump(&b->e);
@@ -144,80 +144,5 @@ bool lower_call_indirect(struct builder *b)
         return false;
     push_return(b);
     build_dispatch(b);
-    return true;
-}
-
-/* ---- strings ------------------------------------------------------------------------------------------- */
-
-/* Which of ESI and EDI it uses, by opcode. */
-static void registers_of(unsigned opcode, bool *uses_esi, bool *uses_edi)
-{
-    switch (opcode & 0xfe) {
-    case 0xaa: /* stos */
-    case 0xae: /* scas */
-        *uses_esi = false;
-        *uses_edi = true;
-        break;
-    case 0xac: /* lods */
-        *uses_esi = true;
-        *uses_edi = false;
-        break;
-    default: /* movs, cmps */
-        *uses_esi = *uses_edi = true;
-        break;
-    }
-}
-
-static bool is_source_flat(const struct builder *b)
-{
-    for (unsigned i = 0; i < b->insn->n_operands; i++) {
-        const struct operand *operand = &b->insn->operand[i];
-
-        if (operand->kind == OPERAND_MEMORY && operand->mem.base == ESI)
-            return memory_is_flat(b, (enum segment_index)operand->mem.segment);
-    }
-    return false;
-}
-
-static void move_into_window(struct builder *b, unsigned reg)
-{
-    unsigned window = R14;
-
-    if (b->is_split) {
-        memory_find_window(b, reg);
-        window = R9;
-    }
-    emit_op_index(&b->e, 1, OP_LEA, reg, window, reg, 0, 0);
-}
-
-/* ES:EDI takes no segment override, so the registers are moved into the window, and back to 32 bits
- * afterwards. The window lies at a multiple of 4 GiB: the lower halves are the guest's values at any time,
- * also when an element in the middle faults. */
-bool lower_string(struct builder *b)
-{
-    const struct insn *insn = b->insn;
-    bool uses_esi, uses_edi;
-
-    registers_of(insn->opcode, &uses_esi, &uses_edi);
-    if (insn->address_size != 4 || (uses_edi && !memory_is_flat(b, SEG_ES)) ||
-        (uses_esi && !is_source_flat(b)))
-        return false;
-    if (uses_esi)
-        move_into_window(b, RSI);
-    if (uses_edi)
-        move_into_window(b, RDI);
-    if ((insn->opcode & 1) && insn->operand_size == 2)
-        emit_byte(&b->e, 0x66);
-    if (insn->prefixes & INSN_REP)
-        emit_byte(&b->e, 0xf3);
-    else if (insn->prefixes & INSN_REPNE)
-        emit_byte(&b->e, 0xf2);
-    emit_byte(&b->e, insn->opcode);
-    build_count_this(b);
-    build_point(b, POINT_EIP, build_next_eip(b)); /* done: it must not begin again */
-    if (uses_esi)
-        emit_mov(&b->e, RSI, RSI);
-    if (uses_edi)
-        emit_mov(&b->e, RDI, RDI);
     return true;
 }

@@ -51,5 +51,5 @@ void reach_open(struct translator *translator)
     _Static_assert(SLOTS == 64, "a bit each");
     translator->slots_in_use = UINT64_MAX;
     reach_clear(translator);
-    translator->has_slots = __builtin_cpu_supports("bmi2");
+    translator->has_rorx = __builtin_cpu_supports("bmi2");
 }

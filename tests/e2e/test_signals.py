@@ -44,6 +44,9 @@ class Signals(harness.Test):
     def test_instructions_that_are_told_where_memory_is(self):
         self.survive_storms("revisit", "sysenter")
 
+    def test_few_elements(self):
+        self.survive_storms("copies", "long")
+
     def test_faster_than_they_are_handled(self):
         for engine in ("trap", "translate"):
             with self.subTest(engine):

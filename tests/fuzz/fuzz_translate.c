@@ -49,7 +49,7 @@ static struct source source_of(struct start *start, const uint8_t *bytes, uint32
                             .eip = eip,
                             .linear = linear,
                             .mode = mode,
-                            .has_slots = !(start->options & 4),
+                            .has_rorx = !(start->options & 4),
                             .adapted = adapted,
                             .ctx = start};
 

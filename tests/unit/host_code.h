@@ -149,12 +149,14 @@ enum holds {
     HOLDS_WINDOW, /* where memory may be reached for, with 32 bits more */
     HOLDS_REACH,  /* where one operand may be, whose address the monitor was told */
     HOLDS_VCPU,
-    HOLDS_NOTE
+    HOLDS_NOTE,
+    HOLDS_ADDRESS, /* ESI or EDI, moved into a window */
+    HOLDS_UNSEEN   /* at the head of a loop: what control brings along, and must bring again */
 };
 
 static struct held {
     bool is_known; /* else control has not been seen to get here */
-    enum holds r9, r10;
+    enum holds r9, r10, rsi, rdi;
 } held, held_at[CODE_MAX]; /* now, and at the targets of jumps */
 
 /* What the monitor was told last, in r9d, and what r8d and r10d were computed from. */
@@ -162,7 +164,11 @@ static ZydisDecodedOperand told, computed[2];
 
 static enum holds held_by(ZydisRegister reg)
 {
-    return reg == ZYDIS_REGISTER_R9 ? held.r9 : reg == ZYDIS_REGISTER_R10 ? held.r10 : HOLDS_ANYTHING;
+    return reg == ZYDIS_REGISTER_R9    ? held.r9
+           : reg == ZYDIS_REGISTER_R10 ? held.r10
+           : reg == ZYDIS_REGISTER_RSI ? held.rsi
+           : reg == ZYDIS_REGISTER_RDI ? held.rdi
+                                       : HOLDS_ANYTHING;
 }
 
 static void hold(ZydisRegister reg, enum holds what)
@@ -171,6 +177,20 @@ static void hold(ZydisRegister reg, enum holds what)
         held.r9 = what;
     else if (reg == ZYDIS_REGISTER_R10)
         held.r10 = what;
+    else if (reg == ZYDIS_REGISTER_RSI)
+        held.rsi = what;
+    else if (reg == ZYDIS_REGISTER_RDI)
+        held.rdi = what;
+}
+
+static enum holds join(enum holds a, enum holds b)
+{
+    return a == b || b == HOLDS_UNSEEN ? a : a == HOLDS_UNSEEN ? b : HOLDS_ANYTHING;
+}
+
+static bool is_kept(enum holds at_head, enum holds at_jump)
+{
+    return at_head == HOLDS_ANYTHING || at_head == HOLDS_UNSEEN || at_head == at_jump;
 }
 
 /* One more way to here: only what holds on all of them does. */
@@ -180,8 +200,10 @@ static void merge(struct held *to, const struct held *from)
         return;
     if (!to->is_known)
         *to = *from;
-    to->r9 = to->r9 == from->r9 ? to->r9 : HOLDS_ANYTHING;
-    to->r10 = to->r10 == from->r10 ? to->r10 : HOLDS_ANYTHING;
+    to->r9 = join(to->r9, from->r9);
+    to->r10 = join(to->r10, from->r10);
+    to->rsi = join(to->rsi, from->rsi);
+    to->rdi = join(to->rdi, from->rdi);
 }
 
 static enum holds loaded_from_context(const ZydisDecodedOperand *from)
@@ -220,9 +242,25 @@ static bool is_same_address(const ZydisDecodedOperand *a, const ZydisDecodedOper
            a->mem.disp.value == b->mem.disp.value;
 }
 
+/* lea rsi, [window + rsi], or on by an element of up to 4 bytes */
+static bool makes_address(const struct host *host)
+{
+    const ZydisDecodedOperand *to = &host->operand[0], *from = &host->operand[1];
+
+    if (host->insn.mnemonic != ZYDIS_MNEMONIC_LEA ||
+        (to->reg.value != ZYDIS_REGISTER_RSI && to->reg.value != ZYDIS_REGISTER_RDI))
+        return false;
+    if (from->mem.base == to->reg.value)
+        return held_by(to->reg.value) == HOLDS_ADDRESS && from->mem.index == ZYDIS_REGISTER_NONE &&
+               from->mem.disp.value > 0 && from->mem.disp.value <= 4;
+    return (from->mem.base == ZYDIS_REGISTER_R14 || held_by(from->mem.base) == HOLDS_WINDOW) &&
+           from->mem.index == to->reg.value && from->mem.scale == 1 && from->mem.disp.value == 0;
+}
+
 static void follow_holds(const struct host *host)
 {
     const ZydisDecodedOperand *to = &host->operand[0], *from = &host->operand[1];
+    bool is_address = makes_address(host);
 
     for (unsigned i = 0; i < host->insn.operand_count; i++)
         if (host->operand[i].type == ZYDIS_OPERAND_TYPE_REGISTER && is_written(&host->operand[i]))
@@ -230,6 +268,8 @@ static void follow_holds(const struct host *host)
                  HOLDS_ANYTHING);
     if (to->type != ZYDIS_OPERAND_TYPE_REGISTER)
         return;
+    if (is_address)
+        hold(to->reg.value, HOLDS_ADDRESS);
     if (is_written(to))
         follow_address(to, from);
     if (host->insn.mnemonic == ZYDIS_MNEMONIC_MOVZX && from->size == 8)
@@ -317,6 +357,8 @@ static void check_memory(const struct host *host, const ZydisDecodedOperand *ope
         REQUIRE(host->insn.address_width == 32);
     } else if (is_string(host)) {
         REQUIRE(base == ZYDIS_REGISTER_RSI || base == ZYDIS_REGISTER_RDI);
+    } else if (held_by(base) == HOLDS_ADDRESS) {
+        REQUIRE(index == ZYDIS_REGISTER_NONE && operand->mem.disp.value == 0 && operand->size <= 32);
     } else if (base == ZYDIS_REGISTER_R14 || held_by(base) == HOLDS_WINDOW) {
         REQUIRE(index < ZYDIS_REGISTER_R12 && operand->mem.scale <= 1);
     } else if (held_by(base) == HOLDS_REACH) {
@@ -377,7 +419,7 @@ static void check_jump(const struct host *host)
     target = host->offset + host->insn.length + (uint64_t)to->imm.value.s;
     REQUIRE(target < block->code_size && is_start[target]);
     if (target <= host->offset)
-        held_at[target].is_known = true; /* and nothing more */
+        held_at[target] = (struct held){.is_known = true, .rsi = HOLDS_UNSEEN, .rdi = HOLDS_UNSEEN};
 }
 
 static void follow_jump(const struct host *host)
@@ -387,8 +429,13 @@ static void follow_jump(const struct host *host)
 
     if (!is_always && host->insn.meta.category != ZYDIS_CATEGORY_COND_BR)
         return;
-    if (host->operand[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+    if (host->operand[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE && host->operand[0].imm.value.s >= 0) {
         merge(&held_at[next + (uint64_t)host->operand[0].imm.value.s], &held);
+    } else if (host->operand[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE) {
+        const struct held *head = &held_at[next + (uint64_t)host->operand[0].imm.value.s];
+
+        REQUIRE(is_kept(head->rsi, held.rsi) && is_kept(head->rdi, held.rdi));
+    }
     if (is_always)
         memset(&held, 0, sizeof held);
 }

@@ -155,7 +155,7 @@ START_TEST(random_bytes)
                 (random_number() & 3) == 0 ? usual[random_number() % sizeof usual] : (uint8_t)random_number();
         source = source_at(bytes, sizeof bytes, eip, modes[_i]);
         source.adapted = i & 1 ? all_called : NULL;
-        source.has_slots = i & 2;
+        source.has_rorx = i & 2;
         n_blocks += build(&source);
     }
     ck_assert_uint_gt(n_blocks, N_RANDOM / 4);
@@ -163,7 +163,7 @@ START_TEST(random_bytes)
 END_TEST
 
 static void build_every_opcode(uint32_t mode, enum adapted (*adapted)(void *ctx, uint64_t place),
-                               bool has_slots)
+                               bool has_rorx)
 {
     uint8_t bytes[16] = {0};
 
@@ -177,7 +177,7 @@ static void build_every_opcode(uint32_t mode, enum adapted (*adapted)(void *ctx,
         bytes[n++] = (uint8_t)i;
         source = source_at(bytes, sizeof bytes, 0x100000, mode | MODE_SINGLE);
         source.adapted = adapted;
-        source.has_slots = has_slots;
+        source.has_rorx = has_rorx;
         build(&source);
     }
 }
@@ -199,13 +199,13 @@ static void check_reaching(struct source *source, bool is_reaching)
 {
     const uint8_t *bytes = source->bytes;
 
-    for (int has_slots = 0; has_slots < 2; has_slots++) {
+    for (int has_rorx = 0; has_rorx < 2; has_rorx++) {
         const struct call *call = &cache.calls[cache.n_calls];
 
-        source->has_slots = has_slots;
+        source->has_rorx = has_rorx;
         ck_assert(build_alive(source));
         ck_assert_msg((call->access_length != 0) == is_reaching, "%02x %02x", bytes[0], bytes[1]);
-        ck_assert_msg((call->look_length != 0) == (is_reaching && has_slots), "%02x %02x", bytes[0],
+        ck_assert_msg((call->look_length != 0) == (is_reaching && has_rorx), "%02x %02x", bytes[0],
                       bytes[1]);
     }
 }
