@@ -268,8 +268,6 @@ struct vm {
     uint64_t slice_end;     /* machine time before which the devices' timers do not run again */
     uint64_t slice_ns;      /* how long that slice is */
     struct idle idle;       /* what is known of the waits in HLT */
-    bool has_run_user;      /* the guest, at CPL 3, since it waited last; an engine that goes there without
-                               leaving run() sets it */
     uint8_t input[64];      /* read from the console, not yet taken by the board */
     size_t n_input;
 
@@ -285,6 +283,8 @@ struct vm {
     bool is_input_over;               /* the console has no more input, ever */
     bool single_step;                 /* run() returns EXIT_STEP after each instruction */
     bool timed;                       /* measure host costs for events */
+    bool has_run_user; /* the guest, at CPL 3, since it waited last; an engine that goes there without leaving
+                          run() sets it */
 
     /* For an engine that runs ordinary instructions by vcpu_emulate: while holds_devices is on, one that
      * would touch a device's memory changes nothing and raises a #PF there instead, with held_device set. As
