@@ -99,9 +99,10 @@ struct call {
     uint8_t access_kind; /* ACCESS_READ or ACCESS_WRITE, and ACCESS_USER; 0: any other */
     uint8_t access_size;
     uint8_t slot;
-    /* From these to `resume`: host code that does it where `reach` says, and what looks into the slot first.
-     * 0: there is none. */
-    uint8_t access_length, look_length;
+    bool has_slot;
+    /* So far before `resume` begins host code that does it, with the address that the slot has, or else the
+     * context's `reach`; 0: the monitor runs it each time. */
+    uint8_t again_length;
 } __attribute__((aligned(256))); /* by its number it is found with a shift, and each call must find it */
 
 struct cache {

@@ -420,16 +420,15 @@ __attribute__((noinline)) static const uint8_t *on_access(struct translator *tra
 
     if (touched == TOUCHED_FAULT)
         return on_access_fault(translator, call, n_flushes);
-    if (touched != TOUCHED_MEMORY || call->access_length == 0 || !is_code_kept(translator, call, n_flushes))
+    if (touched != TOUCHED_MEMORY || call->again_length == 0 || !is_code_kept(translator, call, n_flushes))
         return on_long_callout(translator, call, touched != TOUCHED_NOT);
     translator->vm->n_exits++;
     translator->resume_flag = 0; /* it is done now */
-    if (call->look_length != 0) {
+    if (call->has_slot)
         reach_note(translator, call, bytes);
-        return call->resume - call->look_length;
-    }
-    context->reach = (uintptr_t)bytes - context->address;
-    return call->resume - call->access_length;
+    else
+        context->reach = (uintptr_t)bytes - context->address;
+    return call->resume - call->again_length;
 }
 
 /* In the shadow of STI or MOV SS, or with RF set, as each instruction is that is tried again after a fault?
@@ -439,7 +438,7 @@ static inline bool is_shadowed(struct translator *translator, const struct call 
     if (translator->shadow == SHADOW_NONE && translator->resume_flag == 0)
         return false;
     if (call->eip == translator->shadow_eip)
-        return translator->shadow != SHADOW_NONE || call->access_length == 0;
+        return translator->shadow != SHADOW_NONE || call->again_length == 0;
     translator->shadow = SHADOW_NONE; /* they ended with the instruction before */
     translator->resume_flag = 0;
     return false;

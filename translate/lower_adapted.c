@@ -1,17 +1,18 @@
 /*
  * Instructions that keep faulting (adapt.c): the monitor is asked first, and gets the operand's address.
  *
- *   1:  r8d = the address;  is it in the page that the slot has?  if so: to 3
+ *   1:  r8d = the address;  is it in the page that the slot has?  if so: to 2
  *       r9d = the address;  mov r8d, number;  jmp [r15 + callout]
- *   2:  r8d = the address;  mov r9, [r15 + reach];  jmp 4
- *   3:  mov r9, [r15 + the slot's]
- *   4:  the instruction, with [r9 + r8]
- *   5:
+ *   2:  mov r9, [r15 + the slot's]
+ *       the instruction, with [r9 + r8]
+ *   3:
  *
- * Behind the call it goes on at 5 if the monitor has run the instruction: on a device's registers, on a page
+ * Behind the call it goes on at 3 if the monitor has run the instruction: on a device's registers, on a page
  * that somebody must be told of. If there is only memory to be accessed the instruction is left to the
  * processor, whatever it does: at 1, with the page in the slot, for the next times as well (reach.c).
- * Processors without RORX have no slots: there it goes on at 2 each time.
+ *
+ * Processors without RORX have no slots. There nothing is looked for at 1, and it goes on at 2 each time:
+ * r8d = the address, and r9 is the context's `reach`.
  *
  * Flags are the guest's all the while: so RORX finds the page's number, LEA compares, and JRCXZ decides. The
  * slot's number is minus the sum of two pages', that of the operand's first byte and of its last, which are
@@ -103,7 +104,7 @@ static void emit_page(struct emitter *e, unsigned to, unsigned from)
     emit_mov(e, to, to);
 }
 
-/* Returns where to put the distance to 3. ECX is in r9 there, and r8d is the address. */
+/* Returns where to put the distance to 2. ECX is in r9 there, and r8d is the address. */
 static uint8_t *look_into_slot(struct builder *b, const struct operand *operand, int32_t slot)
 {
     struct emitter *e = &b->e;
@@ -129,24 +130,16 @@ static uint8_t *look_into_slot(struct builder *b, const struct operand *operand,
     return distance;
 }
 
-/* At 4, by two ways. */
-static void emit_ways(struct builder *b, const struct operand *operand, uint8_t *distance, int32_t slot)
+/* The instruction itself, with its operand at r9 + r8. */
+static void emit_access(struct builder *b)
 {
-    struct emitter *e = &b->e;
-    uint8_t *over;
+    size_t n_calls = b->cache->n_calls;
 
-    memory_emit_address(b, operand, R8);
-    emit_load_context64(e, R9, CONTEXT_REACH);
-    if (distance == NULL)
-        return;
-    emit_byte(e, JMP_SHORT);
-    over = e->at;
-    emit_byte(e, 0);
-    *distance = (uint8_t)(e->at - (distance + 1));
-    build_ecx_is_saved(b);
-    build_restore_ecx(b);
-    emit_load_context64(e, R9, slot + SLOT_REACH);
-    *over = (uint8_t)(e->at - (over + 1));
+    b->is_reaching = true;
+    lower_insn(b);
+    b->is_reaching = false;
+    BUG_ON(b->cache->n_calls != n_calls);
+    settle_esp(b);
 }
 
 /* Those of one kind may share them. */
@@ -173,10 +166,10 @@ void lower_adapted(struct builder *b)
     struct operand operand;
     uint8_t access_kind, slot;
     uint8_t *distance = NULL;
-    const uint8_t *look = NULL, *access;
+    const uint8_t *again;
     struct call *call;
-    size_t n_calls;
     bool may_reach = !has_high_byte(b->insn) && !b->is_shadowed && !(b->mode & MODE_COUNT);
+    bool has_slot = may_reach && b->source->has_rorx;
 
     if (!find_operand(b, &operand)) {
         build_call(b);
@@ -185,25 +178,27 @@ void lower_adapted(struct builder *b)
     build_flush_esp(b);
     access_kind = access_of(b, &operand);
     slot = slot_of(b, access_kind);
-    if (may_reach && b->source->has_rorx) {
-        look = build_host(b);
+    again = build_host(b);
+    if (has_slot)
         distance = look_into_slot(b, &operand, offset_of(slot));
-    }
     call = build_call_with_address(b, &operand);
     call->access_size = operand.size;
     call->access_kind = access_kind;
     if (!may_reach)
         return; /* the monitor runs it in any case */
-    n_calls = b->cache->n_calls;
     call->slot = slot;
-    access = build_host(b);
-    emit_ways(b, &operand, distance, offset_of(slot));
-    b->is_reaching = true;
-    lower_insn(b);
-    b->is_reaching = false;
-    BUG_ON(b->cache->n_calls != n_calls);
-    settle_esp(b);
+    call->has_slot = has_slot;
+    if (has_slot) {
+        *distance = (uint8_t)(b->e.at - (distance + 1));
+        build_ecx_is_saved(b);
+        build_restore_ecx(b);
+        emit_load_context64(&b->e, R9, offset_of(slot) + SLOT_REACH);
+    } else {
+        again = build_host(b);
+        memory_emit_address(b, &operand, R8);
+        emit_load_context64(&b->e, R9, CONTEXT_REACH);
+    }
+    emit_access(b);
     call->resume = build_host(b);
-    call->access_length = length_to(call->resume, access);
-    call->look_length = look == NULL ? 0 : length_to(call->resume, look);
+    call->again_length = length_to(call->resume, again);
 }

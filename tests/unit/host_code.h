@@ -154,13 +154,37 @@ enum holds {
     HOLDS_UNSEEN   /* at the head of a loop: what control brings along, and must bring again */
 };
 
+/* What LEA, or MOV of a number, makes. */
+struct address {
+    bool is_known;
+    ZydisRegister base, index;
+    uint8_t scale;
+    int64_t displacement; /* or the number */
+};
+
+static struct address address_from(const ZydisDecodedOperand *from)
+{
+    if (from->type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
+        return (struct address){.is_known = true, .displacement = from->imm.value.s};
+    if (from->type != ZYDIS_OPERAND_TYPE_MEMORY || from->mem.type != ZYDIS_MEMOP_TYPE_AGEN)
+        return (struct address){0};
+    return (struct address){true, from->mem.base, from->mem.index, from->mem.scale, from->mem.disp.value};
+}
+
+static bool is_same_address(const struct address *a, const struct address *b)
+{
+    return a->is_known && b->is_known && a->base == b->base && a->index == b->index && a->scale == b->scale &&
+           a->displacement == b->displacement;
+}
+
 static struct held {
     bool is_known; /* else control has not been seen to get here */
     enum holds r9, r10, rsi, rdi;
-} held, held_at[CODE_MAX]; /* now, and at the targets of jumps */
+    struct address r8d, r10d;
+} held, held_at[CODE_MAX + 1]; /* now, and at the targets of jumps */
 
-/* What the monitor was told last, in r9d, and what r8d and r10d were computed from. */
-static ZydisDecodedOperand told, computed[2];
+/* What the monitor was told last, in r9d. */
+static struct address told;
 
 static enum holds held_by(ZydisRegister reg)
 {
@@ -204,6 +228,10 @@ static void merge(struct held *to, const struct held *from)
     to->r10 = join(to->r10, from->r10);
     to->rsi = join(to->rsi, from->rsi);
     to->rdi = join(to->rdi, from->rdi);
+    if (!is_same_address(&to->r8d, &from->r8d))
+        to->r8d.is_known = false;
+    if (!is_same_address(&to->r10d, &from->r10d))
+        to->r10d.is_known = false;
 }
 
 static enum holds loaded_from_context(const ZydisDecodedOperand *from)
@@ -224,22 +252,11 @@ static enum holds loaded_from_context(const ZydisDecodedOperand *from)
 static void follow_address(const ZydisDecodedOperand *to, const ZydisDecodedOperand *from)
 {
     if (to->reg.value == ZYDIS_REGISTER_R9D)
-        told = *from;
+        told = address_from(from);
     else if (to->reg.value == ZYDIS_REGISTER_R8D)
-        computed[0] = *from;
+        held.r8d = address_from(from);
     else if (to->reg.value == ZYDIS_REGISTER_R10D)
-        computed[1] = *from;
-}
-
-static bool is_same_address(const ZydisDecodedOperand *a, const ZydisDecodedOperand *b)
-{
-    if (a->type != b->type)
-        return false;
-    if (a->type == ZYDIS_OPERAND_TYPE_IMMEDIATE)
-        return a->imm.value.u == b->imm.value.u;
-    return a->type == ZYDIS_OPERAND_TYPE_MEMORY && a->mem.type == ZYDIS_MEMOP_TYPE_AGEN &&
-           a->mem.base == b->mem.base && a->mem.index == b->mem.index && a->mem.scale == b->mem.scale &&
-           a->mem.disp.value == b->mem.disp.value;
+        held.r10d = address_from(from);
 }
 
 /* lea rsi, [window + rsi], or on by an element of up to 4 bytes */
@@ -328,14 +345,14 @@ static void check_budget_access(const struct host *host, const ZydisDecodedOpera
  * would reach for more with a register.) */
 static void check_reach(const struct host *host, const ZydisDecodedOperand *operand)
 {
-    const ZydisDecodedOperand *address = &computed[operand->mem.index == ZYDIS_REGISTER_R10];
+    const struct address *address = operand->mem.index == ZYDIS_REGISTER_R10 ? &held.r10d : &held.r8d;
     const struct call *call = NULL;
     uint32_t eip = block_point_at(&cache, block, cache.executable + block->code + host->offset)->eip;
 
     for (size_t i = cache.n_calls; i > 0 && cache.calls[i - 1].block == block && call == NULL; i--)
         if (cache.calls[i - 1].eip == eip)
             call = &cache.calls[i - 1];
-    REQUIRE(call != NULL && call->access_length != 0 && operand->size / 8 <= call->access_size);
+    REQUIRE(call != NULL && call->again_length != 0 && operand->size / 8 <= call->access_size);
     REQUIRE(call->slot / SLOTS_OF_KIND ==
             2u * ((block->mode & MODE_USER) != 0) + ((call->access_kind & ACCESS_WRITE) != 0));
     REQUIRE(((block->mode & MODE_USER) != 0) == ((call->access_kind & ACCESS_USER) != 0));
@@ -458,7 +475,7 @@ static void check_code(void)
 
     REQUIRE_OF_BLOCK(block->code_size <= CODE_MAX);
     memset(is_start, 0, sizeof is_start);
-    memset(held_at, 0, sizeof held_at);
+    memset(held_at, 0, (block->code_size + 1) * sizeof held_at[0]);
     memset(&held, 0, sizeof held);
     for (uint32_t offset = 0; offset < block->code_size; offset += decode_at(offset, &host))
         is_start[offset] = true;

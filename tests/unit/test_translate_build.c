@@ -204,8 +204,8 @@ static void check_reaching(struct source *source, bool is_reaching)
 
         source->has_rorx = has_rorx;
         ck_assert(build_alive(source));
-        ck_assert_msg((call->access_length != 0) == is_reaching, "%02x %02x", bytes[0], bytes[1]);
-        ck_assert_msg((call->look_length != 0) == (is_reaching && has_rorx), "%02x %02x", bytes[0], bytes[1]);
+        ck_assert_msg((call->again_length != 0) == is_reaching, "%02x %02x", bytes[0], bytes[1]);
+        ck_assert_msg(call->has_slot == (is_reaching && has_rorx), "%02x %02x", bytes[0], bytes[1]);
     }
 }
 
