@@ -44,8 +44,10 @@ static uint64_t ticks_to_pass(const struct idle *idle, const struct idle_halt *h
 {
     uint64_t patience = least((halt->now - idle->since) >> PATIENCE_SHIFT, halt->slack);
 
-    patience = least(patience, halt->others - halt->deadline);
-    return idle->tick == 0 ? 0 : (patience + tolerance(idle->tick)) / idle->tick;
+    if (idle->tick == 0)
+        return 0;
+    return least((patience + tolerance(idle->tick)) / idle->tick,
+                 (halt->others - halt->deadline) / idle->tick);
 }
 
 uint64_t idle_wait_end(struct idle *idle, const struct idle_halt *halt)

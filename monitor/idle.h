@@ -26,11 +26,11 @@ struct idle_halt {
     uint64_t now;
     uint64_t deadline; /* of the timer that is due next */
     uint64_t others;   /* of the one after it; CLOCK_NO_DEADLINE: none */
-    uint64_t slack;    /* as late as the timer may be, at most; 0: not at all */
+    uint64_t slack;    /* as late as the timer may be, and an eighth of a tick more; 0: not at all */
     bool is_kernel;    /* user code has not run since the last HLT */
 };
 
-/* When the wait is to end. Asked again in the same wait, the answer is the same. */
+/* When the wait is to end. Asked again in the same wait, the answer is the same, or earlier for `others`. */
 uint64_t idle_wait_end(struct idle *idle, const struct idle_halt *halt);
 
 #endif

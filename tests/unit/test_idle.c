@@ -247,6 +247,11 @@ START_TEST(no_other_timer_is_late)
         halt.now = idle_wait_end(&idle, &halt);
     }
     halt.deadline = halt.now + TICK;
+    halt.others = halt.deadline + TICK - TICK / 9;
+    ck_assert_uint_eq(idle_wait_end(&idle, &halt), halt.deadline);
+    halt.n_exits++;
+    halt.now = halt.deadline;
+    halt.deadline = halt.now + TICK;
     halt.others = halt.deadline + TICK + TICK / 4;
     ck_assert_uint_eq(idle_wait_end(&idle, &halt), halt.deadline + TICK);
     ck_assert_uint_eq(idle_wait_end(&idle, &halt), halt.deadline + TICK);
