@@ -33,7 +33,8 @@ enum point_kind {
     /* Between two elements of a string instruction (lower_string.c), by their sizes of 1, 2 and 4 bytes: */
     POINT_COPIED,                    /* ESI, EDI and ECX are still to be moved on... */
     POINT_STORED = POINT_COPIED + 3, /* ...EDI and ECX are... */
-    POINT_COUNTS = POINT_STORED + 3, /* ...ECX is, of whatever size */
+    POINT_COUNTS = POINT_STORED + 3, /* ...ECX is, of whatever size; */
+    POINT_ELEMENT,                   /* nothing is. With ECX 0 the instruction is done. */
     POINT_LOADS_ES,                  /* POINT_EIP, but ES is still to be made what the note at r10 says... */
     POINT_LOADS_GS = POINT_LOADS_ES + SEG_GS, /* ...and so for each segment register */
 };
@@ -44,6 +45,7 @@ struct point {
     uint8_t kind;     /* enum point_kind */
     int8_t uncounted; /* instructions that are done and not yet taken off the budget; -1: one is, ahead */
     int16_t esp;      /* to be added to rsp */
+    uint8_t length;   /* of the instruction, from POINT_COPIED to POINT_ELEMENT */
     uint32_t eip;
 };
 

@@ -86,7 +86,8 @@ static void complete_switch(struct translator *translator, enum switch_kind kind
     switch_complete(translator, &translator->context->sides[kind]);
 }
 
-static void complete_element(struct vcpu *vcpu, unsigned kind)
+/* ESI, EDI and ECX are those of the next element then. Is there one? */
+static bool complete_element(struct vcpu *vcpu, unsigned kind)
 {
     if (kind < POINT_STORED) {
         vcpu->gpr[ESI] += 1u << (kind - POINT_COPIED);
@@ -94,7 +95,9 @@ static void complete_element(struct vcpu *vcpu, unsigned kind)
     }
     if (kind < POINT_COUNTS)
         vcpu->gpr[EDI] += 1u << (kind - POINT_STORED);
-    vcpu->gpr[ECX]--;
+    if (kind < POINT_ELEMENT)
+        vcpu->gpr[ECX]--;
+    return vcpu->gpr[ECX] != 0;
 }
 
 static void apply_point(struct translator *translator, const struct point *point, const greg_t *gregs)
@@ -105,8 +108,11 @@ static void apply_point(struct translator *translator, const struct point *point
     context->budget = (uintptr_t)gregs[REG_R11] - point->uncounted;
     vcpu->eip = point->eip;
     vcpu->gpr[ESP] += (uint32_t)(int32_t)point->esp;
-    if (point->kind >= POINT_COPIED && point->kind <= POINT_COUNTS) {
-        complete_element(vcpu, point->kind);
+    if (point->kind >= POINT_COPIED && point->kind <= POINT_ELEMENT) {
+        if (!complete_element(vcpu, point->kind)) {
+            vcpu->eip += point->length;
+            context->budget--;
+        }
         return;
     }
     if (point->kind >= POINT_LOADS_ES) {

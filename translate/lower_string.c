@@ -14,13 +14,13 @@
  *         rep movs
  *         jmp done
  *   few:  mov rcx, r9
- *   next: jrcxz done
+ *   next: jrcxz done                              POINT_ELEMENT
  *         mov r9d, [rsi]
  *         mov [rdi], r9d
  *         lea rsi, [rsi + 4]                      POINT_COPIED: all three are still to be done
  *         lea rdi, [rdi + 4]                      POINT_STORED: these two are
  *         lea ecx, [rcx - 1]                      POINT_COUNTS
- *         jmp next
+ *         jmp next                                POINT_ELEMENT
  *   done:
  *
  * Read next: lower_flags.c.
@@ -132,6 +132,12 @@ static void emit_store_element(struct emitter *e, unsigned size, unsigned from)
     emit_modrm_base(e, from, RDI, 0);
 }
 
+static void element_point(struct builder *b, enum point_kind kind)
+{
+    build_point(b, kind, b->eip);
+    b->points[b->n_points - 1].length = b->insn->length;
+}
+
 /* A point's kind for elements of this size, where there are three. */
 static enum point_kind sized(enum point_kind of_bytes, unsigned size)
 {
@@ -147,20 +153,21 @@ static void emit_few(struct builder *b, bool copies)
 
     build_ecx_is_saved(b);
     build_restore_ecx(b);
+    element_point(b, POINT_ELEMENT);
     next = e->at;
     done = emit_short(e, JRCXZ);
     if (copies)
         emit_load_element(e, size);
     emit_store_element(e, size, copies ? R9 : RAX);
     if (copies) {
-        build_point(b, sized(POINT_COPIED, size), b->eip);
+        element_point(b, sized(POINT_COPIED, size));
         emit_op_base(e, 1, OP_LEA, RSI, RSI, (int32_t)size);
     }
-    build_point(b, sized(POINT_STORED, size), b->eip);
+    element_point(b, sized(POINT_STORED, size));
     emit_op_base(e, 1, OP_LEA, RDI, RDI, (int32_t)size);
-    build_point(b, POINT_COUNTS, b->eip);
+    element_point(b, POINT_COUNTS);
     emit_op_base(e, 0, OP_LEA, RCX, RCX, -1);
-    build_point(b, POINT_EIP, b->eip);
+    element_point(b, POINT_ELEMENT);
     emit_byte(e, JMP_SHORT);
     emit_byte(e, (uint8_t)(next - (e->at + 1)));
     lead_here(e, done);
@@ -180,9 +187,13 @@ static void emit_instruction(struct emitter *e, const struct insn *insn)
 static void emit_repetition(struct builder *b, bool copies)
 {
     uint8_t *few = ask_for_few(b), *done;
+    int8_t uncounted = b->uncounted;
 
     emit_instruction(&b->e, b->insn);
+    build_count_this(b);
+    build_point(b, POINT_EIP, build_next_eip(b));
     done = emit_short(&b->e, JMP_SHORT);
+    b->uncounted = uncounted;
     lead_here(&b->e, few);
     emit_few(b, copies);
     lead_here(&b->e, done);

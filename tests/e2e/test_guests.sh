@@ -5,7 +5,7 @@
 source "$(dirname "$0")/lib.sh"
 
 # what ring3 can do beyond the guests' default (guests/README.md)
-words="limits alignment simd rmw reserved pdptes msr int1 x87 lock"
+words="limits alignment simd rmw reserved pdptes msr int1 x87 lock elements"
 
 all_passed() { # FILE
     ! grep -q '^FAIL' "$1" && grep -q '^[1-9][0-9]* checks, 0 failed' "$1"

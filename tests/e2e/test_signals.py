@@ -45,7 +45,7 @@ class Signals(harness.Test):
         self.survive_storms("revisit", "sysenter")
 
     def test_few_elements(self):
-        self.survive_storms("copies", "long")
+        self.survive_storms("copies", "long elements")
 
     def test_faster_than_they_are_handled(self):
         for engine in ("trap", "translate"):
