@@ -154,10 +154,10 @@ static int attempt_window(void)
     return low == (void *)LOW_ADDRESS ? 0 : errno;
 }
 
-/* translate/spaces.c: 64 windows of 4 GiB, and guards of the same size. */
+/* translate/spaces.c: 64 windows of 4 GiB, and guards of the same size; translate/landing.c. */
 static int attempt_addresses(void)
 {
-    return mmap(NULL, 520ul << 30, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) !=
+    return mmap(NULL, 529ul << 30, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) !=
                    MAP_FAILED
                ? 0
                : errno;
@@ -244,7 +244,7 @@ static const struct {
     {"modify_ldt", true, false, attempt_modify_ldt, NULL,
      "guest segments cannot be mirrored: no trap engine"},
     {"low 8 GiB", true, false, attempt_window, NULL, "the guest's window cannot be reserved: no trap engine"},
-    {"520 GiB of space", false, true, attempt_addresses, NULL,
+    {"529 GiB of space", false, true, attempt_addresses, NULL,
      "windows cannot be reserved (a limit on address space? `ulimit -v`): no translate engine"},
     {"memfd", true, true, attempt_memfd, NULL, "guest RAM cannot be shared between mappings"},
     {"seccomp filter", true, true, attempt_seccomp, NULL,

@@ -4,13 +4,13 @@
  * Layout of a block's code:
  *
  *       miss:      mov rcx, r9;  jmp [r15 + lookup]
- *       entry:     mov r9, rcx;  lea ecx, [r8 - EIP];  jrcxz 1f;  jmp miss
- *       1:         mov rcx, r9
+ *       entry:     mov r9, rcx;  movzx ecx, byte [landing + r8 - EIP];  jrcxz miss
+ *                  mov rcx, r9
  *       direct:    the instructions
  *                  side exits
  *
  * Indirect jumps come to `entry` through a table that may be wrong about who asked: r8d must be the block's
- * EIP. The check is made without touching flags, which are the guest's.
+ * EIP. The check is made without touching flags, which are the guest's (landing.c).
  *
  * Read next: memory.c.
  */

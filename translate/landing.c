@@ -10,7 +10,7 @@
  *
  * reads the byte at the *landing* if r8d is EIP, and that is 1; else it reads as far from there as the two
  * differ, anywhere in gigabytes that all are 0. Nobody ever wrote there, so they are the host's one
- * page of zeros.
+ * page of zeros (and page tables that lead to it, 16 MiB if all were ever read).
  *
  * The displacement has 32 bits and a sign: for the higher EIPs the landing is 4 GiB further up, where a
  * second byte is 1. Neither can be read by mistake: two EIPs differ by less than 4 GiB, and those of one slot
@@ -48,18 +48,25 @@ static bool mark(uint8_t *at)
 bool landing_create(struct translator *translator, char *error, size_t error_size)
 {
     uint8_t *memory = mmap(NULL, SIZE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    uint8_t *landing = memory + BELOW, *context = landing - CONTEXT_LANDING;
-    size_t size = (sizeof(struct context) + PAGE_SIZE - 1) & ~(size_t)(PAGE_SIZE - 1);
+    size_t context_size = (sizeof(struct context) + PAGE_SIZE - 1) & ~(size_t)(PAGE_SIZE - 1);
+    uint8_t *landing, *context;
 
-    if (memory != MAP_FAILED) {
-        translator->landing = memory;
-        if (mark(landing) && mark(landing + APART) && mprotect(context, size, PROT_READ | PROT_WRITE) == 0) {
-            translator->context = (struct context *)(void *)context;
-            return true;
-        }
+    if (memory == MAP_FAILED) {
+        snprintf(error, error_size,
+                 "cannot reserve %zu GiB of addresses: %s (is there a limit on address space? `ulimit -v`)",
+                 (size_t)(SIZE / GIB), strerror(errno));
+        return false;
     }
-    snprintf(error, error_size, "cannot reserve 8 GiB of addresses: %s", strerror(errno));
-    return false;
+    translator->landing = memory;
+    landing = memory + BELOW;
+    context = landing - CONTEXT_LANDING;
+    if (!mark(landing) || !mark(landing + APART) ||
+        mprotect(context, context_size, PROT_READ | PROT_WRITE) != 0) {
+        snprintf(error, error_size, "cannot make the translator's context: %s", strerror(errno));
+        return false;
+    }
+    translator->context = (struct context *)(void *)context;
+    return true;
 }
 
 void landing_destroy(struct translator *translator)

@@ -246,6 +246,7 @@ static const struct block *build(struct listing *listing, uint32_t offset)
                             .place = eip,
                             .eip = eip,
                             .linear = eip,
+                            .has_rorx = __builtin_cpu_supports("bmi2"),
                             .mode = MODE_FLAT_CS | MODE_FLAT_SS | MODE_FLAT_DS | MODE_FLAT_ES | MODE_FULL_FS |
                                     MODE_FULL_GS | MODE_FPU | MODE_SSE | (request->is_user ? MODE_USER : 0)};
     const struct block *block = build_block(&listing->cache, &source);
