@@ -10,7 +10,7 @@
         .set TSS,       0x48
         .set DIRECTORY, 0x201000        /* physical = linear addresses of what is built at run time */
         .set TABLE,     0x202000
-        .set STACK,     0x204000
+        .set STACK,     0x203fe0        /* not the page's end: some processors read beyond what IRET pops */
         .set USER_STACK, 0x206000
         .set PAGE_TO_MAP, 0x300000      /* not present at first */
         .set PAGE_TO_WRITE, 0x301000    /* read-only at first */
