@@ -338,11 +338,22 @@ static bool is_ended_by_zf(const struct string *string)
     return ((string->vcpu->eflags & EFLAGS_ZF) != 0) == ((string->insn->prefixes & INSN_REPNE) != 0);
 }
 
+/* In the middle of a repeated comparison, by a fault: Intel's processors show the flags from before it (SDM
+ * Vol 2 REP), AMD's those of the last element. Both may, since the instruction begins again and sets them in
+ * any case; ours are those of the host, as where the SDM leaves flags undefined, so that it does not matter
+ * who runs it. */
+static void leave_in_the_middle(struct vcpu *vcpu, uint32_t flags_before)
+{
+    if (__builtin_cpu_is("intel"))
+        vcpu->eflags = (vcpu->eflags & ~EFLAGS_ARITHMETIC) | (flags_before & EFLAGS_ARITHMETIC);
+}
+
 static enum outcome run_string(const struct string *string, enum outcome (*element)(const struct string *),
                                bool is_comparison)
 {
     struct vcpu *vcpu = string->vcpu;
     bool is_repeated = string->insn->prefixes & (INSN_REP | INSN_REPNE);
+    uint32_t flags_before = vcpu->eflags;
     unsigned batch = (vcpu->eflags & EFLAGS_TF) ? 1 : STRING_BATCH; /* a single-step trap after each */
 
     if (!is_repeated) {
@@ -358,11 +369,12 @@ static enum outcome run_string(const struct string *string, enum outcome (*eleme
             batch -= n;
             continue;
         }
-        if (batch-- == 0)
-            return OUTCOME_PARTIAL;
-        outcome = element(string);
-        if (outcome != OUTCOME_DONE)
+        outcome = batch-- == 0 ? OUTCOME_PARTIAL : element(string);
+        if (outcome != OUTCOME_DONE) {
+            if (is_comparison)
+                leave_in_the_middle(vcpu, flags_before);
             return outcome;
+        }
         add_masked(string, ECX, -1u);
         if (is_comparison && is_ended_by_zf(string))
             break;
