@@ -7,8 +7,7 @@
  * further on spreads a pattern. An engine that copies in a way of its own (many bytes at once, or a few by a
  * loop) must show none of that. So here all is compared with a model in C, up and down, for each size, for
  * few elements and many, for each way to overlap; with pages that come when they are touched; and with the
- * timer between (with the word `long` for long,
- * and with `quick` for fewer counts).
+ * timer between (with the word `long` for long, and with `quick` for fewer counts).
  *
  * Read next: userkernel.c, for what the U/S bit is there for.
  */
@@ -40,15 +39,13 @@ static const struct kind kinds[] = {{"  movsb", copy_bytes, 1, true},   {"  movs
                                     {"  movsl", copy_longs, 4, true},   {"  stosb", store_bytes, 1, false},
                                     {"  stosw", store_words, 2, false}, {"  stosl", store_longs, 4, false}};
 
-static struct {
-    const struct kind *kind; /* NULL: there is nothing to be done from the beginning */
-} running;
+static const struct kind *running; /* NULL: there is nothing to be done from the beginning */
 
 static uint32_t run(const struct kind *kind, struct registers *r, bool is_down)
 {
     uint32_t flags;
 
-    running.kind = r->ecx != 0 ? kind : NULL;
+    running = r->ecx != 0 ? kind : NULL;
     __asm__ volatile(
         "pushfl; orl %[flags], (%%esp); popfl; call *%[code]; pushfl; popl %%eax; cld"
         : "+S"(r->esi), "+D"(r->edi), "+c"(r->ecx), "=a"(flags)
@@ -208,7 +205,7 @@ static unsigned n_interrupts, n_finished;
 /* With its last element an instruction is done: nobody finds it waiting with nothing left. */
 static void on_timer(struct trap_frame *frame)
 {
-    if (running.kind != NULL && frame->eip == (uintptr_t)running.kind->code && frame->ecx == 0)
+    if (running != NULL && frame->eip == (uintptr_t)running->code && frame->ecx == 0)
         n_finished++;
     n_interrupts++;
     pic_eoi(IRQ_TIMER);

@@ -168,14 +168,12 @@ static void emit_check_pending(struct builder *b, enum point_kind kind, uint32_t
     emit_mov64(&b->e, R9, RCX);
     build_point(b, kind == POINT_TARGET ? POINT_ENTRY : POINT_SAVED_ECX, eip);
     emit_load_context(&b->e, RCX, CONTEXT_PENDING);
-    emit_byte(&b->e, JRCXZ);
-    skip = b->e.at;
-    emit_byte(&b->e, 0);
+    skip = emit_short(&b->e, JRCXZ);
     emit_mov64(&b->e, RCX, R9);
     if (kind != POINT_TARGET)
         emit_mov_imm(&b->e, R8, eip);
     emit_jump_context(&b->e, CONTEXT_LOOKUP);
-    *skip = (uint8_t)(b->e.at - (skip + 1));
+    emit_short_here(&b->e, skip);
     emit_mov64(&b->e, RCX, R9);
 }
 
@@ -446,22 +444,16 @@ void build_call_with_saved_ecx(struct builder *b)
 
 static void emit_entries(struct builder *b)
 {
-    static const uint8_t miss[] = {0x4c, 0x89, 0xc9}; /* mov rcx, r9 */
-    static const uint8_t save[] = {0x49, 0x89, 0xc9}; /* mov r9, rcx */
-    uint8_t *entry;
-
     build_point(b, POINT_ENTRY, 0);
-    emit_bytes(&b->e, miss, sizeof miss);
+    emit_mov64(&b->e, RCX, R9);
     build_point(b, POINT_TARGET, 0);
     emit_jump_context(&b->e, CONTEXT_LOOKUP);
-    entry = b->e.at;
-    b->block->entry = (uint16_t)(entry - b->start);
-    emit_bytes(&b->e, save, sizeof save);
+    b->block->entry = (uint16_t)(b->e.at - b->start);
+    emit_mov64(&b->e, R9, RCX);
     build_point(b, POINT_ENTRY, 0);
     emit_landing(&b->e, CONTEXT_LANDING - b->source->eip);
-    emit_byte(&b->e, JRCXZ);
-    emit_byte(&b->e, (uint8_t)(b->start - (b->e.at + 1)));
-    emit_bytes(&b->e, miss, sizeof miss);
+    emit_short_back(&b->e, JRCXZ, b->start);
+    emit_mov64(&b->e, RCX, R9);
     b->block->direct = (uint16_t)(b->e.at - b->start);
     build_point(b, POINT_EIP, b->source->eip);
     emit_check(b);

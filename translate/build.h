@@ -66,8 +66,7 @@ struct source {
     uint64_t place;
     uint32_t eip, linear, mode;
     uint32_t limit; /* of CS: a jump beyond it is #GP at the jump (SDM Vol 2A, JMP) */
-    bool
-        has_rorx; /* the processor has: instructions may remember where they were, and few elements be told */
+    bool has_rorx;  /* the processor has it: more can be asked without a flag */
     enum adapted (*adapted)(void *ctx, uint64_t place); /* NULL: no instruction has needed more than others */
     void *ctx;
 };

@@ -12,11 +12,6 @@
 #include "monitor/monitor.h"
 #include "translate/translator.h"
 
-static struct translator *translator_of(struct context *context)
-{
-    return context->translator;
-}
-
 /* Has the run loop something to do before the guest goes on? interrupt_flag: EFLAGS.IF or 0. */
 static inline __attribute__((always_inline)) bool must_leave(struct translator *translator,
                                                              uint32_t interrupt_flag)
@@ -294,7 +289,7 @@ static const uint8_t *on_callout(struct translator *translator, struct call *cal
 
 const uint8_t *translate_on_lookup(struct context *context)
 {
-    struct translator *translator = translator_of(context);
+    struct translator *translator = context->translator;
     uint64_t began = measure_begin(translator);
     const uint8_t *host = on_lookup(translator);
 
@@ -305,7 +300,7 @@ const uint8_t *translate_on_lookup(struct context *context)
 
 const uint8_t *translate_on_link(struct context *context)
 {
-    struct translator *translator = translator_of(context);
+    struct translator *translator = context->translator;
     uint64_t began = measure_begin(translator);
     const uint8_t *host = on_link(translator);
 
@@ -446,7 +441,7 @@ static inline bool is_shadowed(struct translator *translator, const struct call 
 
 const uint8_t *translate_on_callout(struct context *context, uint32_t number)
 {
-    struct translator *translator = translator_of(context);
+    struct translator *translator = context->translator;
     struct vm *vm = translator->vm;
     struct call *call = &translator->cache.calls[number];
     uint64_t n_flushes = translator->cache.n_flushes;

@@ -230,10 +230,31 @@ static inline uint8_t *emit_jump_if(struct emitter *e, unsigned condition)
     return e->at - 4;
 }
 
+/* JRCXZ or JMP_SHORT, forwards: returns where the distance belongs, for emit_short_here */
+static inline uint8_t *emit_short(struct emitter *e, unsigned opcode)
+{
+    emit_byte(e, opcode);
+    emit_byte(e, 0);
+    return e->at - 1;
+}
+
+static inline void emit_short_here(const struct emitter *e, uint8_t *distance)
+{
+    *distance = (uint8_t)(e->at - (distance + 1));
+}
+
+/* The same backwards */
+static inline void emit_short_back(struct emitter *e, unsigned opcode, const uint8_t *target)
+{
+    uint8_t *distance = emit_short(e, opcode);
+
+    *distance = (uint8_t)(target - e->at);
+}
+
 /* jrcxz over the next; jmp, to be patched: taken if rcx is not 0 */
 static inline uint8_t *emit_jump_unless_zero(struct emitter *e)
 {
-    emit_byte(e, 0xe3);
+    emit_byte(e, JRCXZ);
     emit_byte(e, 5);
     return emit_jump(e);
 }

@@ -122,9 +122,7 @@ static uint8_t *look_into_slot(struct builder *b, const struct operand *operand,
     emit_op_index(e, 0, OP_LEA, RCX, RCX, R10, is_byte ? 1 : 0, 0);
     if (!is_byte)
         emit_op_index(e, 0, OP_LEA, RCX, RCX, R11, 0, 0);
-    emit_byte(e, JRCXZ);
-    distance = e->at;
-    emit_byte(e, 0);
+    distance = emit_short(e, JRCXZ);
     build_ecx_is_saved(b);
     build_restore_ecx(b);
     return distance;
@@ -189,7 +187,7 @@ void lower_adapted(struct builder *b)
     call->slot = slot;
     call->has_slot = has_slot;
     if (has_slot) {
-        *distance = (uint8_t)(b->e.at - (distance + 1));
+        emit_short_here(&b->e, distance);
         build_ecx_is_saved(b);
         build_restore_ecx(b);
         emit_load_context64(&b->e, R9, offset_of(slot) + SLOT_REACH);

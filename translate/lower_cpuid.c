@@ -22,12 +22,10 @@ bool lower_cpuid(struct builder *b)
     build_save_ecx(b);
     emit_load_context64(e, RCX, CONTEXT_CPUID + CPUID_MINUS_LEAF);
     emit_op_index(e, 1, OP_LEA, RCX, RCX, RAX, 0, 0);
-    emit_byte(e, JRCXZ);
-    distance = e->at;
-    emit_byte(e, 0);
+    distance = emit_short(e, JRCXZ);
     call = &b->cache->calls[b->cache->n_calls];
     build_call_with_saved_ecx(b);
-    *distance = (uint8_t)(e->at - (distance + 1));
+    emit_short_here(e, distance);
     build_ecx_is_saved(b);
     for (unsigned i = 0; i < sizeof results / sizeof results[0]; i++)
         emit_load_context(e, results[i].reg, CONTEXT_CPUID + results[i].offset);

@@ -83,19 +83,6 @@ static bool is_plain_repetition(const struct insn *insn)
     return (insn->prefixes & (INSN_REP | INSN_REPNE)) != 0 && (opcode == 0xa4 || opcode == 0xaa);
 }
 
-/* jrcxz or jmp, forwards: returns where to put the distance */
-static uint8_t *emit_short(struct emitter *e, unsigned opcode)
-{
-    emit_byte(e, opcode);
-    emit_byte(e, 0);
-    return e->at - 1;
-}
-
-static void lead_here(const struct emitter *e, uint8_t *distance)
-{
-    *distance = (uint8_t)(e->at - (distance + 1));
-}
-
 /* Returns where to put the distance to `few`; ECX is in r9 there. */
 static uint8_t *ask_for_few(struct builder *b)
 {
@@ -168,9 +155,8 @@ static void emit_few(struct builder *b, bool copies)
     element_point(b, POINT_COUNTS);
     emit_op_base(e, 0, OP_LEA, RCX, RCX, -1);
     element_point(b, POINT_ELEMENT);
-    emit_byte(e, JMP_SHORT);
-    emit_byte(e, (uint8_t)(next - (e->at + 1)));
-    lead_here(e, done);
+    emit_short_back(e, JMP_SHORT, next);
+    emit_short_here(e, done);
 }
 
 static void emit_instruction(struct emitter *e, const struct insn *insn)
@@ -194,9 +180,9 @@ static void emit_repetition(struct builder *b, bool copies)
     build_point(b, POINT_EIP, build_next_eip(b));
     done = emit_short(&b->e, JMP_SHORT);
     b->uncounted = uncounted;
-    lead_here(&b->e, few);
+    emit_short_here(&b->e, few);
     emit_few(b, copies);
-    lead_here(&b->e, done);
+    emit_short_here(&b->e, done);
 }
 
 bool lower_string(struct builder *b)

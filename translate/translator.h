@@ -124,7 +124,7 @@ struct translator {
     } retry;
     uint64_t slots_in_use;      /* a bit each (reach.c)... */
     uint64_t slots_interrupted; /* ...and when the guest was interrupted last */
-    bool has_rorx;              /* the processor can look into them */
+    bool has_rorx;              /* the processor has it: instructions may look into slots */
     struct vm_exit exit;        /* of a call that leaves translate_enter */
     bool is_plain;              /* nobody watches, counts or measures: calls may go the short way */
     bool is_call_done;          /* the last call's instruction has ended, without a fault */

@@ -26,9 +26,7 @@ static struct {
     unsigned n_ticks;
 } guest;
 
-static struct {
-    uint64_t at; /* machine time; 0: never */
-} key;
+static uint64_t key_at; /* machine time; 0: never */
 
 static uint64_t now(void)
 {
@@ -90,10 +88,10 @@ static size_t wait_for_key(void *ctx, uint8_t *bytes, size_t n, uint64_t timeout
     if (timeout_ns == UINT64_MAX)
         abort();
     ck_assert(timeout_ns == 0 || fake.armed == 0 || fake.armed >= fake.now + timeout_ns);
-    if (key.at >= start && key.at < start + timeout_ns && n != 0) {
-        fake.now += key.at - start;
+    if (key_at >= start && key_at < start + timeout_ns && n != 0) {
+        fake.now += key_at - start;
         *bytes = 'k';
-        key.at = 0;
+        key_at = 0;
         return 1;
     }
     fake.now += timeout_ns;
@@ -103,7 +101,7 @@ static size_t wait_for_key(void *ctx, uint8_t *bytes, size_t n, uint64_t timeout
 static void open_guest(uint64_t slack)
 {
     memset(&guest, 0, sizeof guest);
-    memset(&key, 0, sizeof key);
+    key_at = 0;
     exit_world_open(&(struct vm_config){
         .ram_size = RAM_SIZE, .clock = CLOCK_HOST, .idle_slack_ns = slack, .console_read = wait_for_key});
     vm.vcpu.msr.kvm_system_time = 0x8000 | 1;
@@ -226,8 +224,8 @@ START_TEST(a_key_ends_idleness)
     open_guest(SLACK);
     run_for(2000 * MS);
     when = now() + 2 * TICK + TICK / 2;
-    key.at = when;
-    while (key.at != 0)
+    key_at = when;
+    while (key_at != 0)
         vm_run_once(&vm);
     ck_assert_uint_eq(now(), when);
     run_for(100 * MS);
