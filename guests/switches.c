@@ -8,7 +8,7 @@
  *
  * With the word `sysenter` (guests/README.md) the calls are SYSENTER and SYSEXIT as well as INT and IRET.
  *
- * Read next: interrupts.c.
+ * Read next: moments.c.
  */
 #include "guest.h"
 

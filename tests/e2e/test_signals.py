@@ -1,33 +1,15 @@
 #!/usr/bin/env python3
 """Signals find the guest at any place, also between two host instructions of one of its own: whatever there was half
 done is completed or begins again, and the guest notices nothing."""
-import os
-import signal
-import time
-
 import harness
+import storm
 
-PASSED = 1  # exit status after the guest wrote 0 to isa-debug-exit
 N_RUNS = 10
-PAUSE = 50e-6  # between two signals: a handler should be done by then
 
 
 class Signals(harness.Test):
-    def run_in_a_storm(self, engine, guest, words, pause=PAUSE):
-        """Returns what the guest said, and how many signals it was sent meanwhile."""
-        out = self.path("out")
-        with open(out, "wb") as file:
-            process = self.start_ring3("run", "--engine", engine, "--append", words, self.guest(guest), stdout=file)
-        self.wait_until(lambda: os.path.getsize(out) > 0 or process.poll() is not None, "the guest's first line")
-        n_signals = 0
-        while process.poll() is None:
-            process.send_signal(signal.SIGCONT)  # which has a handler, and no other effect
-            n_signals += 1
-            end = time.perf_counter() + pause
-            while time.perf_counter() < end:
-                pass
-        self.assertEqual(process.returncode, PASSED)
-        return self.get("out").decode(), n_signals
+    def run_in_a_storm(self, engine, guest, words, **options):
+        return storm.run(self, "run", "--engine", engine, "--append", words, self.guest(guest), **options)
 
     def survive_storms(self, guest, words):
         n_signals = 0
