@@ -97,6 +97,7 @@ class Ring3(Machine):
     def __init__(self, program, kernel, engine, clock, cpu=None):
         super().__init__(f"ring3 {engine}" + ("" if clock == "host" else f", {clock} clock"), cpu)
         self.program, self.kernel = program, kernel
+        self.counts = engine == "translate" and clock == "virtual"
         # Patching is the trap engine's way to run all of a kernel; others need none.
         self.options = ["--engine", engine, "--clock", clock, *(["--holes", "patch"] if engine == "trap" else [])]
 
