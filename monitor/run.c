@@ -7,9 +7,6 @@
 #include "monitor/exit.h"
 #include "monitor/profile.h"
 
-/* --clock=virtual with an engine that counts instructions: what each costs. */
-#define VIRTUAL_NS_PER_INSTRUCTION 1u
-
 /* --clock=virtual with any other: what one exit costs in machine time. Any constant would do; this one is of
  * the order of a trap's real cost, so that delays written for real time take about as long as they say. */
 #define VIRTUAL_NS_PER_EXIT 1000u

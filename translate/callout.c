@@ -253,7 +253,6 @@ static const uint8_t *on_callout(struct translator *translator, struct call *cal
 
     vm->vcpu.eip = call->eip;
     state_take_flags(translator->context);
-    meter_read(translator);
     state_restore_shadow(translator);
     if (call->insn.sensitive != NULL)
         translator->counts.sensitive++;
@@ -342,6 +341,7 @@ static inline const uint8_t *end_quickly(struct translator *translator, const st
     vm->n_instructions++;
     if (may_have_to_leave(translator) || !is_code_kept(translator, call, n_flushes))
         return after_quick(translator, call, n_flushes);
+    meter_set(translator);
     return call->resume;
 }
 
@@ -390,6 +390,7 @@ __attribute__((noinline)) static const uint8_t *on_switch(struct translator *tra
         return leave_interrupted(translator);
     if (handler == HANDLE_iret)
         adapt_note_return(translator);
+    meter_set(translator);
     return go_on_switched(translator);
 }
 
@@ -447,6 +448,7 @@ const uint8_t *translate_on_callout(struct context *context, uint32_t number)
     uint64_t n_flushes = translator->cache.n_flushes;
 
     switch_catch_up(translator);
+    meter_read(translator); /* devices ask what time it is */
     if (!translator->is_plain || is_shadowed(translator, call))
         return on_long_callout(translator, call, false);
     if (call->quick.kind == QUICK_SWITCH)

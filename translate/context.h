@@ -153,7 +153,8 @@ struct context {
     const uint8_t *site; /* r9 of `link` */
     uint8_t *fxsave;     /* 16-byte aligned, in struct vcpu */
     uintptr_t budget; /* r11: an address, so many bytes into the meter as instructions are left (meter.c) */
-    /* The guest's TSC is ((the host's + tsc_base) * tsc_mul >> 64) + tsc_add; valid in MODE_TSC. */
+    /* The guest's TSC is ((the host's + tsc_base) * tsc_mul >> 64) + tsc_add, valid in MODE_TSC; or tsc_add -
+     * r11, with MODE_COUNT. */
     uint64_t tsc_base, tsc_mul, tsc_add;
     uintptr_t reach; /* to be added to the address of a call's operand: there it is (touch.c) */
     uint32_t bases[SEG_COUNT];

@@ -87,7 +87,8 @@ static void run_interpreted(struct translator *translator, struct vm_exit *exit)
 static void start(struct translator *translator)
 {
     frame_adopt();
-    translator->reads_tsc = translator->vm->config.clock == CLOCK_HOST && host_clock_start();
+    translator->reads_tsc =
+        translator->vm->config.clock == CLOCK_HOST ? host_clock_start() : translator->has_rorx;
     translator->is_started = true;
 }
 

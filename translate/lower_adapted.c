@@ -11,8 +11,9 @@
  * that somebody must be told of. If there is only memory to be accessed the instruction is left to the
  * processor, whatever it does: at 1, with the page in the slot, for the next times as well (reach.c).
  *
- * Processors without RORX have no slots. There nothing is looked for at 1, and it goes on at 2 each time:
- * r8d = the address, and r9 is the context's `reach`.
+ * Processors without RORX have no slots, nor has --clock=virtual: a slot is emptied by any signal, and the
+ * guest might learn of that by an A bit which it has cleared. There nothing is looked for at 1, and it goes
+ * on at 2 each time: r8d = the address, and r9 is the context's `reach`.
  *
  * Flags are the guest's all the while: so RORX finds the page's number, LEA compares, and JRCXZ decides. The
  * slot's number is minus the sum of two pages', that of the operand's first byte and of its last, which are
@@ -128,7 +129,7 @@ static uint8_t *look_into_slot(struct builder *b, const struct operand *operand,
     return distance;
 }
 
-/* The instruction itself, with its operand at r9 + r8. */
+/* The instruction itself, with its operand at r9 + r8. As behind the call, it is on the count at the end. */
 static void emit_access(struct builder *b)
 {
     size_t n_calls = b->cache->n_calls;
@@ -137,7 +138,10 @@ static void emit_access(struct builder *b)
     lower_insn(b);
     b->is_reaching = false;
     BUG_ON(b->cache->n_calls != n_calls);
+    build_count_this(b);
     settle_esp(b);
+    build_point(b, POINT_EIP, build_next_eip(b));
+    build_flush_count(b, POINT_EIP, build_next_eip(b));
 }
 
 /* Those of one kind may share them. */
@@ -166,8 +170,8 @@ void lower_adapted(struct builder *b)
     uint8_t *distance = NULL;
     const uint8_t *again;
     struct call *call;
-    bool may_reach = !has_high_byte(b->insn) && !b->is_shadowed && !(b->mode & MODE_COUNT);
-    bool has_slot = may_reach && b->source->has_rorx;
+    bool may_reach = !has_high_byte(b->insn) && !b->is_shadowed;
+    bool has_slot = may_reach && b->source->has_rorx && !(b->mode & MODE_COUNT);
 
     if (!find_operand(b, &operand)) {
         build_call(b);

@@ -13,10 +13,11 @@ bool lower_cpuid(struct builder *b)
         uint8_t reg, offset;
     } results[] = {{RBX, CPUID_EBX}, {RDX, CPUID_EDX}, {RCX, CPUID_ECX}, {RAX, CPUID_EAX}}; /* EAX last */
     struct emitter *e = &b->e;
+    int8_t uncounted = b->uncounted;
     struct call *call;
     uint8_t *distance;
 
-    if (b->is_shadowed || (b->mode & MODE_COUNT))
+    if (b->is_shadowed)
         return false;
     build_flush_esp(b);
     build_save_ecx(b);
@@ -26,9 +27,13 @@ bool lower_cpuid(struct builder *b)
     call = &b->cache->calls[b->cache->n_calls];
     build_call_with_saved_ecx(b);
     emit_short_here(e, distance);
+    b->uncounted = uncounted;
     build_ecx_is_saved(b);
-    for (unsigned i = 0; i < sizeof results / sizeof results[0]; i++)
+    for (unsigned i = 0; i < sizeof results / sizeof results[0]; i++) {
+        if (results[i].reg == RAX)
+            build_count_ahead_as(b, POINT_SAVED_ECX);
         emit_load_context(e, results[i].reg, CONTEXT_CPUID + results[i].offset);
+    }
     call->resume = build_host(b);
     return true;
 }

@@ -57,12 +57,13 @@ static void emit_switch(struct builder *b, enum switch_kind kind)
 
 static bool can_switch(const struct builder *b, uint32_t privilege)
 {
-    return (b->mode & (MODE_USER | MODE_COUNT | MODE_SINGLE)) == privilege;
+    return (b->mode & (MODE_USER | MODE_SINGLE)) == privilege;
 }
 
-static void finish(struct builder *b, uint8_t *miss, bool was_shadowed)
+static void finish(struct builder *b, uint8_t *miss, bool was_shadowed, int8_t uncounted)
 {
     b->is_shadowed = was_shadowed;
+    b->uncounted = uncounted;
     emit_patch(miss, b->e.at);
     build_call_with_saved_ecx(b);
     b->is_shadowed = false;
@@ -71,6 +72,7 @@ static void finish(struct builder *b, uint8_t *miss, bool was_shadowed)
 
 bool lower_sysenter(struct builder *b)
 {
+    int8_t uncounted = b->uncounted;
     uint8_t *miss;
 
     if (!can_switch(b, MODE_USER))
@@ -80,11 +82,12 @@ bool lower_sysenter(struct builder *b)
     emit_load_context64(&b->e, R8, CONTEXT_VCPU);
     emit_op_base(&b->e, 0, OP_MOV_LOAD, R9, R8, (int32_t)offsetof(struct vcpu, msr.sysenter_esp));
     emit_op_base(&b->e, 0, OP_MOV_LOAD, R8, R8, (int32_t)offsetof(struct vcpu, msr.sysenter_eip));
+    build_count_ahead(b);
     build_point(b, POINT_ENTERS, 0);
     emit_mov(&b->e, RSP, R9);
     emit_store_context_imm(&b->e, CONTEXT_IF, 0);
     emit_switch(b, SWITCH_SYSENTER);
-    finish(b, miss, false);
+    finish(b, miss, false, uncounted);
     return true;
 }
 
@@ -92,6 +95,7 @@ bool lower_sysenter(struct builder *b)
 bool lower_sysexit(struct builder *b)
 {
     bool was_shadowed = b->is_shadowed;
+    int8_t uncounted = b->uncounted;
     uint8_t *miss;
 
     if (!can_switch(b, 0))
@@ -99,9 +103,10 @@ bool lower_sysexit(struct builder *b)
     build_flush_esp(b);
     miss = emit_comparison(b, SWITCH_SYSEXIT);
     emit_mov(&b->e, R8, RDX);
+    build_count_ahead(b);
     build_point(b, POINT_EXITS, 0);
     emit_mov(&b->e, RSP, RCX);
     emit_switch(b, SWITCH_SYSEXIT);
-    finish(b, miss, was_shadowed);
+    finish(b, miss, was_shadowed, uncounted);
     return true;
 }

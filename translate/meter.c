@@ -46,37 +46,28 @@ bool meter_is_below(const struct translator *translator, uint64_t address)
     return translator->meter != NULL && (uintptr_t)translator->meter - address <= GUARD_SIZE;
 }
 
-void meter_set(struct translator *translator)
+void meter_fill(struct translator *translator)
 {
-    const struct vm *vm = translator->vm;
+    struct vm *vm = translator->vm;
+    struct context *context = translator->context;
     uint64_t left =
         vm->instruction_deadline > vm->n_instructions ? vm->instruction_deadline - vm->n_instructions : 0;
 
-    if (!(translator->mode & MODE_COUNT))
-        return;
+    _Static_assert(VIRTUAL_NS_PER_INSTRUCTION == 1, "time is what the budget lacks");
+    vm_pass_instructions(vm);
     translator->metered = left < METER_SIZE ? left : METER_SIZE;
-    translator->context->budget = (uintptr_t)translator->meter + translator->metered;
+    context->budget = (uintptr_t)translator->meter + translator->metered;
+    context->tsc_add = vm->virtual_ns + context->budget + vm->vcpu.msr.tsc_offset;
 }
 
-/* What translated code has done since goes to the machine's count and clock. */
-void meter_read(struct translator *translator)
+void meter_take(struct translator *translator)
 {
     struct vm *vm = translator->vm;
     uint64_t left = translator->context->budget - (uintptr_t)translator->meter;
 
-    if (!(translator->mode & MODE_COUNT))
-        return;
     vm->n_instructions += translator->metered - left;
     translator->metered = left;
     vm_pass_instructions(vm);
-}
-
-bool meter_is_low(const struct translator *translator)
-{
-    const struct vm *vm = translator->vm;
-
-    return (translator->mode & MODE_COUNT) &&
-           vm->n_instructions + MAX_BLOCK_INSTRUCTIONS > vm->instruction_deadline;
 }
 
 /* The event is nearer than a block is long. */

@@ -93,8 +93,11 @@ void state_give_tsc(struct translator *translator)
 {
     const struct vm *vm = translator->vm;
     struct context *context = translator->context;
-    struct host_clock_line line = host_clock_line();
+    struct host_clock_line line;
 
+    if (translator->meter != NULL)
+        return; /* meter.c does, and will */
+    line = host_clock_line();
     context->tsc_base = 0 - line.tsc;
     context->tsc_mul = line.mul;
     context->tsc_add = line.ns - vm->host_start_ns + vm->vcpu.msr.tsc_offset;
@@ -119,8 +122,7 @@ bool state_is_plain(const struct translator *translator)
 {
     const struct vm *vm = translator->vm;
 
-    return translator->meter == NULL && vm->n_observers == 0 && !vm->timed && !state_is_watched(vm) &&
-           vm->vcpu.ops == &machine_vcpu_ops;
+    return vm->n_observers == 0 && !vm->timed && !state_is_watched(vm) && vm->vcpu.ops == &machine_vcpu_ops;
 }
 
 bool state_follow_vcpu(struct translator *translator)

@@ -126,7 +126,7 @@ struct translator {
     uint64_t slots_interrupted; /* ...and when the guest was interrupted last */
     bool has_rorx;              /* the processor has it: instructions may look into slots */
     struct vm_exit exit;        /* of a call that leaves translate_enter */
-    bool is_plain;              /* nobody watches, counts or measures: calls may go the short way */
+    bool is_plain;              /* nobody watches or measures: calls may go the short way */
     bool is_call_done;          /* the last call's instruction has ended, without a fault */
     uint8_t shadow;             /* enum interrupt_shadow: there before the instruction at... */
     uint32_t resume_flag;       /* EFLAGS.RF */
@@ -162,7 +162,7 @@ void state_give_tsc(struct translator *translator);
 void state_prepare(struct translator *translator);
 /* Does somebody watch exits, so that each must go through the run loop? */
 bool state_is_watched(const struct vm *vm);
-/* Nor measures, nor counts? */
+/* Nor measures? */
 bool state_is_plain(const struct translator *translator);
 /* Brings space and mode up to date. false: the guest's state has no mode. */
 bool state_follow_vcpu(struct translator *translator);
@@ -196,10 +196,28 @@ bool meter_create(struct translator *translator, char *error, size_t error_size)
 void meter_destroy(struct translator *translator);
 /* Is this where a block's check faults? */
 bool meter_is_below(const struct translator *translator, uint64_t address);
-void meter_set(struct translator *translator);
-void meter_read(struct translator *translator);
+void meter_fill(struct translator *translator);
+void meter_take(struct translator *translator);
+/* On the way into translated code, with all that has been done on the machine's count. */
+static inline void meter_set(struct translator *translator)
+{
+    if (translator->mode & MODE_COUNT)
+        meter_fill(translator);
+}
+/* Out of it: what it has done goes to the machine's count and clock. */
+static inline void meter_read(struct translator *translator)
+{
+    if (translator->mode & MODE_COUNT)
+        meter_take(translator);
+}
 /* May the event come before as many instructions as a block has at most? */
-bool meter_is_low(const struct translator *translator);
+static inline bool meter_is_low(const struct translator *translator)
+{
+    const struct vm *vm = translator->vm;
+
+    return (translator->mode & MODE_COUNT) &&
+           vm->n_instructions + MAX_BLOCK_INSTRUCTIONS > vm->instruction_deadline;
+}
 void meter_run_out(struct translator *translator, struct vm_exit *exit);
 
 /* mode.c */
