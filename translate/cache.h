@@ -25,6 +25,9 @@ enum point_kind {
     POINT_SAVED_EAX,     /* likewise, but eax is in r10d */
     POINT_SAVED_EAX_EDX, /* likewise, and edx is in r9d */
     POINT_SAVED_ECX,     /* likewise, but ecx is in r9d */
+    POINT_SAVED_FLAGS,   /* likewise, but eax is in r10d, and the arithmetic flags are in the context */
+    POINT_LEAVES,        /* LEAVE is done, but EBP is still to be made r8d */
+    POINT_POPS_IF,       /* POPF is, but IF is still to be made r9d */
     POINT_TARGET,        /* eip is in r8d */
     POINT_ENTRY,         /* likewise, and ecx is in r9d */
     POINT_SHADOWED_ECX,  /* POINT_SHADOWED, but ecx is in r9d */

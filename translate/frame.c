@@ -125,7 +125,14 @@ static void apply_point(struct translator *translator, const struct point *point
     case POINT_SHADOWED:
         vcpu->interrupt_shadow = SHADOW_STI;
         break;
+    case POINT_LEAVES:
+        vcpu->gpr[EBP] = (uint32_t)gregs[REG_R8];
+        break;
+    case POINT_POPS_IF:
+        context->interrupt_flag = (uint32_t)gregs[REG_R9];
+        break;
     case POINT_SAVED_EAX:
+    case POINT_SAVED_FLAGS:
         vcpu->gpr[EAX] = (uint32_t)gregs[REG_R10];
         break;
     case POINT_SAVED_EAX_EDX:
@@ -180,7 +187,8 @@ static void capture(struct translator *translator, const ucontext_t *uc)
         point = block_state_at(&translator->cache, block, rip);
     apply_point(translator, &point, gregs);
     translator->place = place_in(block, vcpu->eip);
-    context->flags = (uint16_t)((eflags & 0xff) << 8 | ((eflags & EFLAGS_OF) != 0));
+    if (point.kind != POINT_SAVED_FLAGS)
+        context->flags = (uint16_t)((eflags & 0xff) << 8 | ((eflags & EFLAGS_OF) != 0));
     context->direction = eflags & EFLAGS_DF;
     if (uc->uc_mcontext.fpregs != NULL) {
         memcpy(context->fxsave, uc->uc_mcontext.fpregs, FXSAVE_GUEST_BYTES);

@@ -43,10 +43,11 @@ bool lower_sti(struct builder *b)
 
 /* ---- PUSHF, POPF --------------------------------------------------------------------------------------- */
 
+static const uint8_t lahf_seto_al[] = {0x9f, 0x0f, 0x90, 0xc0};
+
 /* The arithmetic flags by LAHF and SETO, the virtual ones added: no two have a bit in common. */
 bool lower_pushf(struct builder *b)
 {
-    static const uint8_t lahf_seto_al[] = {0x9f, 0x0f, 0x90, 0xc0};
     static const int32_t virtual[] = {CONTEXT_VIRTUAL, CONTEXT_IF, CONTEXT_DF};
     struct emitter *e = &b->e;
 
@@ -103,8 +104,34 @@ static void combine_immediate(struct emitter *e, unsigned extension, uint32_t va
 #define OP_TEST       0x85
 #define EXTENSION_AND 4
 
+/* The arithmetic flags go to the context, and EAX to r10d: from here on host code may do with both as it
+ * likes. */
+static void save_flags(struct builder *b)
+{
+    struct emitter *e = &b->e;
+
+    emit_mov(e, R10, RAX);
+    build_point(b, POINT_SAVED_EAX, b->eip);
+    emit_bytes(e, lahf_seto_al, sizeof lahf_seto_al);
+    emit_byte(e, 0x66);
+    emit_store_context(e, CONTEXT_FLAGS, RAX);
+    build_point(b, POINT_SAVED_FLAGS, b->eip);
+}
+
+static void restore_flags(struct builder *b)
+{
+    static const uint8_t add_al_7f_sahf[] = {0x04, 0x7f, 0x9e};
+    struct emitter *e = &b->e;
+
+    build_point(b, POINT_SAVED_FLAGS, b->eip);
+    emit_load_context(e, RAX, CONTEXT_FLAGS);
+    emit_bytes(e, add_al_7f_sahf, sizeof add_al_7f_sahf); /* OF = (AL == 1), and the others from AH */
+    emit_mov(e, RAX, R10);
+    build_point(b, POINT_EIP, b->eip);
+}
+
 /* Arithmetic flags and IF in line. If any other flag would change, or an interrupt waits for IF, it is a
- * call: the jumps to it may find flags that are not the guest's, but POPF overwrites them all. */
+ * call. */
 bool lower_popf(struct builder *b)
 {
     static const uint8_t shl_eax_8[] = {0xc1, 0xe0, 0x08}, bt_r8_11[] = {0x41, 0x0f, 0xba, 0xe0, 0x0b};
@@ -119,6 +146,7 @@ bool lower_popf(struct builder *b)
     build_flush_esp(b);
     build_flush_count(b, POINT_EIP, b->eip);
     memory_stack(b, OP_MOV_LOAD, R8, 0);
+    save_flags(b);
     emit_load_context(e, R9, CONTEXT_VIRTUAL);
     combine(e, OP_XOR);
     combine_immediate(e, EXTENSION_AND, system);
@@ -136,24 +164,23 @@ bool lower_popf(struct builder *b)
         emit_mov(e, R9, R8);
         combine_immediate(e, EXTENSION_AND, EFLAGS_IF);
     }
-    emit_mov(e, R10, RAX);
-    build_point(b, POINT_SAVED_EAX, b->eip);
     emit_mov(e, RAX, R8);
     emit_bytes(e, shl_eax_8, sizeof shl_eax_8); /* AH = the low byte, AL = 0 */
     emit_bytes(e, bt_r8_11, sizeof bt_r8_11);   /* CF = OF */
     emit_bytes(e, adc_al_7f_sahf, sizeof adc_al_7f_sahf);
     emit_mov(e, RAX, R10);
-    build_point(b, POINT_EIP, b->eip);
-    if (is_kernel(b))
-        emit_store_context(e, CONTEXT_IF, R9);
     emit_op_base(e, 0, OP_LEA, RSP, RSP, 4);
     build_count_this(b);
+    if (is_kernel(b)) {
+        build_point(b, POINT_POPS_IF, build_next_eip(b));
+        emit_store_context(e, CONTEXT_IF, R9);
+    }
     build_point(b, POINT_EIP, build_next_eip(b));
     build_flush_count(b, POINT_EIP, build_next_eip(b));
     done = emit_jump(e);
     for (unsigned i = 0; i < n_slow; i++)
         emit_patch(slow[i], e->at);
-    build_point(b, POINT_EIP, b->eip);
+    restore_flags(b);
     build_call(b);
     emit_patch(done, e->at);
     return true;

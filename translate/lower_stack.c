@@ -119,9 +119,9 @@ bool lower_leave(struct builder *b)
         return false;
     emit_op_index(&b->e, 0, OP_MOV_LOAD, R8, R14, RBP, 0, 0);
     emit_mov(&b->e, RSP, RBP);
-    b->esp = 0;
-    build_point(b, b->is_shadowed ? POINT_SHADOWED : POINT_EIP, b->eip);
-    emit_mov(&b->e, RBP, R8);
     b->esp = 4;
+    build_count_this(b);
+    build_point(b, POINT_LEAVES, build_next_eip(b));
+    emit_mov(&b->e, RBP, R8);
     return true;
 }
