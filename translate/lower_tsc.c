@@ -43,7 +43,7 @@ static void emit_real_time(struct emitter *e)
     emit_add(e, R11);
 }
 
-/* r8 := the time by the instructions that are left, and by those that are done and not yet taken off; EAX is
+/* r8 := the time by the instructions that are left, and by those that are done and not yet taken off; EDX is
  * lost */
 static void emit_counted_time(struct builder *b)
 {
@@ -51,8 +51,8 @@ static void emit_counted_time(struct builder *b)
     struct emitter *e = &b->e;
 
     emit_bytes(e, not_r11, sizeof not_r11);
-    emit_load_context64(e, RAX, CONTEXT_TSC_ADD);
-    emit_op_index(e, 1, OP_LEA, R8, R8, RAX, 0, 1 + b->uncounted);
+    emit_load_context64(e, RDX, CONTEXT_TSC_ADD);
+    emit_op_index(e, 1, OP_LEA, R8, R8, RDX, 0, 1 + b->uncounted);
 }
 
 bool lower_tsc(struct builder *b)
@@ -68,8 +68,8 @@ bool lower_tsc(struct builder *b)
         emit_counted_time(b);
     else
         emit_real_time(e);
-    emit_rotate(e, RDX, R8, 32);
-    emit_mov(e, RDX, RDX);
     emit_mov(e, RAX, R8);
+    emit_rotate(e, R8, R8, 32);
+    emit_mov(e, RDX, R8);
     return true;
 }

@@ -307,7 +307,8 @@ static void check_context_access(const struct host *host, const ZydisDecodedOper
     REQUIRE(offset >= 0 && offset < (int64_t)sizeof(struct context));
     if (is_written(operand))
         REQUIRE(offset == CONTEXT_IF || offset == CONTEXT_DF || offset == CONTEXT_SCRATCH ||
-                offset == CONTEXT_BUDGET || (offset >= CONTEXT_BASES && offset < CONTEXT_ADDRESS) ||
+                offset == CONTEXT_FLAGS || offset == CONTEXT_BUDGET ||
+                (offset >= CONTEXT_BASES && offset < CONTEXT_ADDRESS) ||
                 offset == offsetof(struct context, selectors) ||
                 (offset == offsetof(struct context, switched) && host->operand[1].imm.value.u >= 1 &&
                  host->operand[1].imm.value.u <= SWITCH_SYSEXIT + 1) ||
@@ -627,7 +628,8 @@ static int ended_between(const struct point *first, const struct point *last)
 
 static bool has_eip(const struct point *point)
 {
-    return point->kind != POINT_TARGET && point->kind != POINT_ENTRY;
+    return point->kind != POINT_TARGET && point->kind != POINT_ENTRY && point->kind != POINT_ENTERS &&
+           point->kind != POINT_EXITS;
 }
 
 static bool is_jump_to_itself(const struct point *after)

@@ -195,8 +195,10 @@ START_TEST(every_opcode_that_keeps_faulting)
 }
 END_TEST
 
+/* Where instructions are counted there are no slots. */
 static void check_reaching(struct source *source, bool is_reaching)
 {
+    bool may_have_slot = !(source->mode & MODE_COUNT);
     const uint8_t *bytes = source->bytes;
 
     for (int has_rorx = 0; has_rorx < 2; has_rorx++) {
@@ -205,7 +207,8 @@ static void check_reaching(struct source *source, bool is_reaching)
         source->has_rorx = has_rorx;
         ck_assert(build_alive(source));
         ck_assert_msg((call->again_length != 0) == is_reaching, "%02x %02x", bytes[0], bytes[1]);
-        ck_assert_msg(call->has_slot == (is_reaching && has_rorx), "%02x %02x", bytes[0], bytes[1]);
+        ck_assert_msg(call->has_slot == (is_reaching && has_rorx && may_have_slot), "%02x %02x", bytes[0],
+                      bytes[1]);
     }
 }
 
@@ -242,7 +245,7 @@ START_TEST(instructions_that_find_memory_by_the_monitor)
         source.adapted = all_called;
         check_reaching(&source, cases[i].is_reaching);
         source.mode |= MODE_COUNT;
-        check_reaching(&source, false);
+        check_reaching(&source, cases[i].is_reaching);
     }
 }
 END_TEST
