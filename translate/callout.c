@@ -50,11 +50,15 @@ static const uint8_t *leave_interrupted(struct translator *translator)
     return leave_with(translator, &(struct vm_exit){.reason = EXIT_INTERRUPTED});
 }
 
+/* What is due comes before the fetch, which may fault. (Where there is a block its own check sees to it.) */
 static const uint8_t *look_up(struct translator *translator)
 {
     struct vm_exit exit;
-    struct block *block = find_block(translator, &exit);
+    struct block *block;
 
+    if (vm_is_due(translator->vm))
+        return leave_interrupted(translator);
+    block = find_block(translator, &exit);
     if (block == NULL)
         return leave_with(translator, &exit);
     spaces_note_target(translator, block->eip, block);

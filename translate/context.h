@@ -3,8 +3,9 @@
  *
  * Registers in translated code: eax ecx edx ebx ebp esi edi are the guest's, in the host registers of the
  * same names, rsp is the guest's ESP; the upper halves are zero. The host's arithmetic flags and DF are the
- * guest's. r8 to r11 are scratch; r12 is the start of the code cache, r13 the jump table, r14 the window (in
- * ring 3's code GS base, too), r15 the context. Everything else of the guest is in struct vcpu.
+ * guest's. r8 to r11 are scratch, but with MODE_COUNT r11 is the budget (meter.c); r12 is the start of the
+ * code cache, r13 the jump table, r14 the window (in ring 3's code GS base, too), r15 the context. Everything
+ * else of the guest is in struct vcpu.
  *
  * Read next: enter.S.
  */

@@ -5,7 +5,8 @@
  *
  * With --clock=virtual it is a nanosecond for each instruction, and r11 knows how many are done (meter.c).
  *
- * Where somebody watches, and where the host's TSC is no clock, it is a call: MODE_TSC is not set (mode.c).
+ * Where somebody watches, and where the host's TSC is no clock or RORX is missing, it is a call: MODE_TSC is
+ * not set (mode.c).
  *
  * Read next: engine.c.
  */

@@ -124,12 +124,12 @@ struct translator {
     } retry;
     uint64_t slots_in_use;      /* a bit each (reach.c)... */
     uint64_t slots_interrupted; /* ...and when the guest was interrupted last */
-    bool has_rorx;              /* the processor has it: instructions may look into slots */
-    struct vm_exit exit;        /* of a call that leaves translate_enter */
-    bool is_plain;              /* nobody watches or measures: calls may go the short way */
-    bool is_call_done;          /* the last call's instruction has ended, without a fault */
-    uint8_t shadow;             /* enum interrupt_shadow: there before the instruction at... */
-    uint32_t resume_flag;       /* EFLAGS.RF */
+    bool has_rorx;        /* the processor has it, for what must not touch flags: slots, counted RDTSC */
+    struct vm_exit exit;  /* of a call that leaves translate_enter */
+    bool is_plain;        /* nobody watches or measures: calls may go the short way */
+    bool is_call_done;    /* the last call's instruction has ended, without a fault */
+    uint8_t shadow;       /* enum interrupt_shadow: there before the instruction at... */
+    uint32_t resume_flag; /* EFLAGS.RF */
     uint32_t shadow_eip;
     uint64_t shadow_count; /* of instructions, then */
     struct {

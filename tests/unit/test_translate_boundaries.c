@@ -24,10 +24,12 @@
 #define CODE        0x10000u
 #define STACK       0x21000u /* in the middle of a page */
 #define DATA        0x30000u
+#define GDT         0x30800u
+#define IDT         0x30900u
 #define AREA_BYTES  0x20000u /* from STACK's page on: what a sequence may change */
 #define AREA        0x20000u
 #define MOST_STEPS  4000u
-#define MOST_STATES 200u
+#define MOST_STATES 400u
 
 #define SELECTOR_CODE 0x08
 #define SELECTOR_DATA 0x10
@@ -112,15 +114,21 @@ SEQUENCE(rings, SET_FLAGS
          " adc $0, %edi; sysenter; rings_entry: cli; adc $0, %edi; push %edx; pop %edx; sti; sysexit;"
          " 3: nop");
 extern const uint8_t rings_entry[];
+/* MOV from a test register, which no 32-bit processor but the 80486 has. */
+SEQUENCE(undefined,
+         SET_FLAGS "nop; .byte 0x0f, 0x24, 0xc0; adc $0, %eax; jmp 1f; nop; 1: .byte 0x0f, 0x24, 0xc0;"
+                   " call 2f; jmp 4f; undefined_entry: addl $3, (%esp); iret; nop; 2: .byte 0x0f, 0x24, 0xc0;"
+                   " ret; 4: nop");
+extern const uint8_t undefined_entry[];
 
 static const struct sequence sequences[] = {
     ROW(ordinary, 0), ROW(stack, 0),     ROW(flags, 0),    ROW(interrupt_flag, 0), ROW(direction, 0),
     ROW(jumps, 0),    ROW(calls, 0),     ROW(segments, 0), ROW(control, 0),        ROW(identity, 0),
     ROW(ports, 0),    ROW(divisions, 0), ROW(ordinary, 3), ROW(stack, 3),          ROW(jumps, 3),
     ROW(calls, 3),    ROW(user, 3),      ROW(strings, 0),  ROW(memory, 0),         ROW(shadows, 0),
-    ROW(vectors, 0),  ROW(strings, 3),   ROW(memory, 3),   ROW(devices, 0),        ROW(rings, 3),
-    ROW(time, 0), /* the last: only by instructions it
-is what it should be */
+    ROW(vectors, 0),  ROW(strings, 3),   ROW(memory, 3),   ROW(devices, 0),        ROW(undefined, 0),
+    ROW(rings, 3),    ROW(time, 0), /* the last: only by instructions it
+                  is what it should be */
 };
 #define N_SEQUENCES (sizeof sequences / sizeof sequences[0])
 
@@ -147,11 +155,16 @@ static void create(enum clock_mode clock)
         area[i] = (uint8_t)(i * 7 + i / 256);
 }
 
-static void put_descriptor(uint32_t number, uint32_t low, uint32_t high)
+static void put_words(uint32_t gpa, uint32_t low, uint32_t high)
 {
     const uint32_t words[] = {low, high};
 
-    ck_assert(memory_write(&vm.memory, DATA + 0x800 + number * 8, words, sizeof words));
+    ck_assert(memory_write(&vm.memory, gpa, words, sizeof words));
+}
+
+static void put_descriptor(uint32_t number, uint32_t low, uint32_t high)
+{
+    put_words(GDT + number * 8, low, high);
 }
 
 /* A flat machine with a GDT, paging off, interrupts masked at the controllers. */
@@ -160,6 +173,7 @@ static void load(const struct sequence *sequence)
     static const uint8_t end_kernel[] = {0xf4}, end_user[] = {0xcc};
     const uint8_t *end = sequence->cpl == 0 ? end_kernel : end_user;
     uint16_t rpl = (uint16_t)sequence->cpl;
+    uint32_t handler = CODE + (uint32_t)(undefined_entry - undefined_begin);
 
     code_size = (uint32_t)(sequence->end - sequence->begin);
     ck_assert(memory_write(&vm.memory, CODE, sequence->begin, code_size));
@@ -170,12 +184,15 @@ static void load(const struct sequence *sequence)
     for (uint32_t i = 0; i < 4; i++)
         put_descriptor(SYSENTER_CS / 8 + i, 0x0000ffff,
                        0x00cf9300 | (i % 2 == 0 ? 0x800 : 0) | (i < 2 ? 0 : 0x6000));
+    put_words(IDT + 8 * EXCEPTION_UD, SELECTOR_CODE << 16 | (handler & 0xffff),
+              (handler & 0xffff0000) | 0x8e00);
     ck_assert(memory_read(&vm.memory, AREA, area, sizeof area));
     vcpu_set_flat(&vm.vcpu, SELECTOR_CODE | rpl, SELECTOR_DATA | rpl, CODE);
     for (unsigned i = 0; i < SEG_COUNT; i++)
         vm.vcpu.segment[i].attributes |= (uint16_t)(rpl << SEGMENT_DPL_SHIFT);
     vm.vcpu.cpl = (uint8_t)rpl;
-    vm.vcpu.gdtr = (struct table_register){DATA + 0x800, SYSENTER_CS + 0x1f};
+    vm.vcpu.gdtr = (struct table_register){GDT, SYSENTER_CS + 0x1f};
+    vm.vcpu.idtr = (struct table_register){IDT, 8 * EXCEPTION_UD + 7};
     vm.vcpu.msr.sysenter_cs = SYSENTER_CS;
     vm.vcpu.msr.sysenter_esp = STACK - 0x100;
     vm.vcpu.msr.sysenter_eip = CODE + (uint32_t)(rings_entry - rings_begin);
@@ -195,6 +212,7 @@ static void begin_anew(void)
     ck_assert(memory_write(&vm.memory, AREA, area, sizeof area));
     vm.stop_reason = STOP_NONE;
     vm.attention = 0;
+    vm.deadline_moved = false; /* else calls leave translated code to see */
     vm.n_instructions = vm.n_timed_instructions = vm.virtual_ns = 0;
     vm.instruction_deadline = UINT64_MAX;
 }
@@ -207,18 +225,24 @@ static bool is_over(void)
 /* ---- as the interpreter has it ---------------------------------------------------------------------------
  */
 
-static struct vcpu states[MOST_STATES];
+/* After so many instructions; and if the next one is a fault: in its handler, before the first one there. */
+static struct vcpu states[MOST_STATES], handler_states[MOST_STATES];
 static unsigned n_states;
 static uint8_t area_at_end[AREA_BYTES];
 
 static void interpret(void)
 {
+    uint64_t n_before = UINT64_MAX;
+
     begin_anew();
     while (!is_over()) {
         struct vm_exit exit = {.reason = EXIT_INTERRUPTED};
 
         ck_assert_uint_lt(vm.n_instructions, MOST_STATES - 1);
-        states[vm.n_instructions] = vm.vcpu;
+        if (vm.n_instructions != n_before)
+            states[vm.n_instructions] = vm.vcpu;
+        handler_states[vm.n_instructions] = vm.vcpu;
+        n_before = vm.n_instructions;
         if (!interpret_one(&vm, &exit)) {
             vm_pass_instructions(&vm);
             vm_handle_exit(&vm, &exit);
@@ -226,7 +250,7 @@ static void interpret(void)
         ck_assert_msg(!vm_is_stopped(&vm), "%s", vm.stop_text);
     }
     n_states = (unsigned)vm.n_instructions + 1;
-    states[n_states - 1] = vm.vcpu;
+    states[n_states - 1] = handler_states[n_states - 1] = vm.vcpu;
     ck_assert(memory_read(&vm.memory, AREA, area_at_end, sizeof area_at_end));
 }
 
@@ -297,9 +321,11 @@ static void run(bool is_stepped)
     context->attention = is_stepped ? nowhere : &vm.attention;
     do {
         vm.engine->run(vm.engine_state, &exit);
-        if (exit.reason == EXIT_SENSITIVE || exit.reason == EXIT_GUEST_FAULT)
+        if (vm_is_counted(&vm))
+            vm_pass_instructions(&vm);
+        if (exit.reason != EXIT_INTERRUPTED)
             vm_handle_exit(&vm, &exit);
-    } while (!is_over() && !vm_is_stopped(&vm) && !vm.attention);
+    } while (!is_over() && !vm_is_stopped(&vm) && !vm.attention && !vm_is_due(&vm));
 }
 
 static void expect_end(const char *what)
@@ -347,7 +373,7 @@ static void expect_boundary(const char *what)
     if (vm.config.clock == CLOCK_VIRTUAL) {
         ck_assert_msg(vm.n_instructions < n_states, "%s: after %u instructions", what,
                       (unsigned)vm.n_instructions);
-        ck_assert_msg(is_state(&states[vm.n_instructions]),
+        ck_assert_msg(is_state(&states[vm.n_instructions]) || is_state(&handler_states[vm.n_instructions]),
                       "%s: after %u instructions at %08x, flags %08x, eax %08x, ecx %08x, esp %08x; should "
                       "be at %08x, %08x,"
                       " %08x, %08x, %08x",
@@ -358,7 +384,7 @@ static void expect_boundary(const char *what)
         return;
     }
     for (unsigned i = 0; i < n_states; i++)
-        if (is_state(&states[i]))
+        if (is_state(&states[i]) || is_state(&handler_states[i]))
             return;
     ck_abort_msg("%s: at %08x, flags %08x, eax %08x, esp %08x", what, vm.vcpu.eip, vm.vcpu.eflags,
                  vm.vcpu.gpr[EAX], vm.vcpu.gpr[ESP]);
@@ -417,6 +443,41 @@ START_TEST(with_time_by_instructions)
 }
 END_TEST
 
+/* Just before an event the engine interprets, so that one which is to find translated code takes a run-up. */
+#define RUN_UP (CODE - 0x10u)
+static const uint8_t run_up[0x10] = {0xb9, 80,   0,    0, 0, /* mov ecx, 80 */
+                                     0x49, 0x75, 0xfd,       /* 1: dec ecx; jnz 1b */
+                                     0xeb, 0x06};            /* jmp CODE */
+#define RUN_UP_INSTRUCTIONS 162u
+
+static void take_run_up(void)
+{
+    ck_assert(memory_write(&vm.memory, RUN_UP, run_up, sizeof run_up));
+    first.eip = RUN_UP;
+}
+
+/* An event is due after so many instructions: before the next one, be it a fault. */
+START_TEST(events)
+{
+    const struct sequence *sequence = &sequences[_i];
+    char what[80];
+
+    create(CLOCK_VIRTUAL);
+    load(sequence);
+    take_run_up();
+    interpret();
+    for (unsigned n = RUN_UP_INSTRUCTIONS; n < n_states; n++)
+        for (unsigned i = 0; i < RUNS_TO_WARM; i++) {
+            snprintf(what, sizeof what, "%s, CPL %u, an event after %u", sequence->text, sequence->cpl, n);
+            begin_anew();
+            vm.instruction_deadline = n;
+            run(false);
+            ck_assert_msg(vm.n_instructions == n, "%s: it comes after %u", what, (unsigned)vm.n_instructions);
+            ck_assert_msg(is_state(&states[n]), "%s: it finds the guest at %08x", what, vm.vcpu.eip);
+        }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("translate/boundaries");
@@ -426,6 +487,7 @@ int main(void)
 
     tcase_add_loop_test(tests, with_real_time, 0, N_SEQUENCES - 1);
     tcase_add_loop_test(tests, with_time_by_instructions, 0, N_SEQUENCES);
+    tcase_add_loop_test(tests, events, 0, N_SEQUENCES);
     suite_add_tcase(suite, tests);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
