@@ -60,20 +60,15 @@ void build_count_this(struct builder *b)
     b->is_counted = true;
 }
 
-void build_count_ahead_as(struct builder *b, enum point_kind kind)
+void build_count_ahead(struct builder *b)
 {
     if (!(b->mode & MODE_COUNT))
         return;
     emit_count(b, -(b->uncounted + 1));
     b->uncounted = -1;
-    build_point(b, kind, b->eip);
+    point_here(b);
     b->uncounted = 0; /* behind the jump */
     b->is_counted = true;
-}
-
-void build_count_ahead(struct builder *b)
-{
-    build_count_ahead_as(b, b->is_shadowed ? POINT_SHADOWED : POINT_EIP);
 }
 
 void build_flush_count(struct builder *b, enum point_kind kind, uint32_t eip)

@@ -123,9 +123,6 @@ void build_flush_esp(struct builder *b);
 void build_count_this(struct builder *b);
 /* The same for a jump that is about to be made, so that both ways out of it are counted. */
 void build_count_ahead(struct builder *b);
-/* Likewise before the last of its host instructions; until that has run, the guest is as a point of this kind
- * says. */
-void build_count_ahead_as(struct builder *b, enum point_kind kind);
 /* lea r11, [r11 - b->uncounted]; the guest is at `eip`, as a point of this kind says */
 void build_flush_count(struct builder *b, enum point_kind kind, uint32_t eip);
 /* A conditional jump goes to `eip`: shall another turn of the loop that it ends follow, so that it is only

@@ -28,6 +28,8 @@ enum point_kind {
     POINT_SAVED_FLAGS,   /* likewise, but eax is in r10d, and the arithmetic flags are in the context */
     POINT_LEAVES,        /* LEAVE is done, but EBP is still to be made r8d */
     POINT_POPS_IF,       /* POPF is, but IF is still to be made r9d */
+    POINT_POPS_ALL,      /* POPA is, but the registers are still to be loaded from below ESP */
+    POINT_IDENTIFIES,    /* CPUID is, but they are still to be loaded from the context */
     POINT_TARGET,        /* eip is in r8d */
     POINT_ENTRY,         /* likewise, and ecx is in r9d */
     POINT_SHADOWED_ECX,  /* POINT_SHADOWED, but ecx is in r9d */
@@ -41,6 +43,8 @@ enum point_kind {
     POINT_LOADS_ES,                  /* POINT_EIP, but ES is still to be made what the note at r10 says... */
     POINT_LOADS_GS = POINT_LOADS_ES + SEG_GS, /* ...and so for each segment register */
 };
+
+#define POPA_BYTES 32
 
 /* From this offset in the block on, until the next point's. */
 struct point {

@@ -100,6 +100,26 @@ static bool complete_element(struct vcpu *vcpu, unsigned kind)
     return vcpu->gpr[ECX] != 0;
 }
 
+/* POPA, with ESP moved. What it reads has been touched, through the window that r14 has. */
+static void complete_popa(struct vcpu *vcpu, const greg_t *gregs)
+{
+    const uint8_t *window = (const uint8_t *)(uintptr_t)gregs[REG_R14];
+    uint32_t popped[GPR_COUNT];
+
+    memcpy(popped, window + (vcpu->gpr[ESP] - POPA_BYTES), sizeof popped);
+    for (unsigned i = 0; i < GPR_COUNT; i++)
+        if (i != ESP)
+            vcpu->gpr[i] = popped[GPR_COUNT - 1 - i];
+}
+
+static void complete_cpuid(struct vcpu *vcpu, const struct cpuid_note *note)
+{
+    vcpu->gpr[EAX] = note->eax;
+    vcpu->gpr[EBX] = note->ebx;
+    vcpu->gpr[ECX] = note->ecx;
+    vcpu->gpr[EDX] = note->edx;
+}
+
 static void apply_point(struct translator *translator, const struct point *point, const greg_t *gregs)
 {
     struct context *context = translator->context;
@@ -130,6 +150,12 @@ static void apply_point(struct translator *translator, const struct point *point
         break;
     case POINT_POPS_IF:
         context->interrupt_flag = (uint32_t)gregs[REG_R9];
+        break;
+    case POINT_POPS_ALL:
+        complete_popa(vcpu, gregs);
+        break;
+    case POINT_IDENTIFIES:
+        complete_cpuid(vcpu, &context->cpuid);
         break;
     case POINT_SAVED_EAX:
     case POINT_SAVED_FLAGS:

@@ -11,7 +11,7 @@ bool lower_cpuid(struct builder *b)
 {
     static const struct {
         uint8_t reg, offset;
-    } results[] = {{RBX, CPUID_EBX}, {RDX, CPUID_EDX}, {RCX, CPUID_ECX}, {RAX, CPUID_EAX}}; /* EAX last */
+    } results[] = {{RBX, CPUID_EBX}, {RDX, CPUID_EDX}, {RCX, CPUID_ECX}, {RAX, CPUID_EAX}};
     struct emitter *e = &b->e;
     int8_t uncounted = b->uncounted;
     struct call *call;
@@ -28,12 +28,12 @@ bool lower_cpuid(struct builder *b)
     build_call_with_saved_ecx(b);
     emit_short_here(e, distance);
     b->uncounted = uncounted;
-    build_ecx_is_saved(b);
-    for (unsigned i = 0; i < sizeof results / sizeof results[0]; i++) {
-        if (results[i].reg == RAX)
-            build_count_ahead_as(b, POINT_SAVED_ECX);
+    build_count_this(b);
+    build_point(b, POINT_IDENTIFIES, build_next_eip(b));
+    for (unsigned i = 0; i < sizeof results / sizeof results[0]; i++)
         emit_load_context(e, results[i].reg, CONTEXT_CPUID + results[i].offset);
-    }
+    build_point(b, POINT_EIP, build_next_eip(b));
+    build_flush_count(b, POINT_EIP, build_next_eip(b));
     call->resume = build_host(b);
     return true;
 }

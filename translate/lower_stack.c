@@ -104,11 +104,13 @@ bool lower_popa(struct builder *b)
     if (!memory_is_usual_stack(b))
         return false;
     memory_stack(b, OP_MOV_LOAD, R8, 0);
-    memory_stack(b, OP_MOV_LOAD, R8, 28);
-    for (unsigned reg = RDI; reg <= RDI; reg--) /* EDI first, EAX last; ends when 0 wraps */
+    memory_stack(b, OP_MOV_LOAD, R8, POPA_BYTES - 4);
+    b->esp += POPA_BYTES;
+    build_count_this(b);
+    build_point(b, POINT_POPS_ALL, build_next_eip(b)); /* nothing can fault any more */
+    for (unsigned reg = RDI; reg <= RDI; reg--)        /* EDI first, EAX last; ends when 0 wraps */
         if (reg != RSP)
-            memory_stack(b, OP_MOV_LOAD, reg, 4 * (int32_t)(RDI - reg));
-    b->esp += 32;
+            memory_stack(b, OP_MOV_LOAD, reg, 4 * (int32_t)(RDI - reg) - POPA_BYTES);
     return true;
 }
 

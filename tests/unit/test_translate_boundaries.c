@@ -61,7 +61,8 @@ SEQUENCE(ordinary,
          SET_FLAGS "mov %eax, (%ebx); lea 4(%ebx), %ecx; adc $3, %ecx; xchg %ecx, %edx; sbb %esi, %esi");
 SEQUENCE(stack,
          SET_FLAGS "push %eax; push %ebx; pushl $5; popl %ecx; pop %edx; pop %esi; push %esp; pop %edi;"
-                   " pusha; popa; push %ebp; mov %esp, %ebp; sub $8, %esp; leave");
+                   " pusha; mov %esp, %eax; mov %eax, %ecx; xor %edx, %edx; xor %esi, %esi; mov %esi, %edi; "
+                   "popa; push %ebp; mov %esp, %ebp; sub $8, %esp; leave");
 SEQUENCE(flags,
          SET_FLAGS "pushf; " CLEAR_FLAGS "popf; pushf; pop %eax; push $0x0d5; popf; push $0x802; popf");
 SEQUENCE(interrupt_flag,
@@ -79,8 +80,8 @@ SEQUENCE(segments,
                    " mov %ss, %ecx; push %es; pop %ecx");
 SEQUENCE(control, SET_FLAGS "mov %cr0, %eax; mov %cr2, %ecx; mov %cr3, %edx; adc $0, %edx; clts; smsw %ecx");
 SEQUENCE(identity,
-         SET_FLAGS "push %ebx; mov $1, %eax; cpuid; mov $0, %eax; cpuid; mov $0, %eax; cpuid; pop %ebx;"
-                   " adc $0, %eax");
+         SET_FLAGS "push %ebx; mov $1, %eax; cpuid; mov $0, %eax; cpuid; mov $8, %ebx; mov $9, %ecx;"
+                   " mov $10, %edx; mov $0, %eax; cpuid; pop %ebx; adc $0, %eax");
 SEQUENCE(ports,
          SET_FLAGS "in $0x21, %al; adc $0, %al; out %al, $0x80; mov $0x21, %edx; in %dx, %al; sti; nop;"
                    " in $0x21, %al; cli");
