@@ -102,9 +102,10 @@ SEQUENCE(memory,
 SEQUENCE(shadows,
          SET_FLAGS "mov %esp, %ebp; push %eax; sti; leave; cli; sti; push %ecx; cli; sti; pop %edx; cli; sti;"
                    " adc %eax, %eax; cli; sti; jc 1f; nop; 1: cli; sti; cli");
-SEQUENCE(vectors, "fninit; " SET_FLAGS
-                  "movd %eax, %xmm0; paddd %xmm0, %xmm0; movd %xmm0, 4(%ebx); movups (%ebx), %xmm1;"
-                  " fld1; fstps (%ebx); adc (%ebx), %eax; ucomiss (%ebx), %xmm1; sbb %ecx, %ecx");
+SEQUENCE(
+    vectors,
+    "fninit; " SET_FLAGS "movd %eax, %xmm0; paddd %xmm0, %xmm0; movd %xmm0, 4(%ebx); movups (%ebx), %xmm1;"
+    " fld1; fldpi; fstps (%ebx); pand %xmm1, %xmm0; adc (%ebx), %eax; ucomiss (%ebx), %xmm1; sbb %ecx, %ecx");
 SEQUENCE(time, SET_FLAGS "nop; rdtsc; adc $0, %eax; rdtsc; push %eax; rdtsc; pop %ecx");
 
 SEQUENCE(devices, SET_FLAGS "mov $0xfee00000, %esi; mov 0x20(%esi), %eax; adc $0, %eax; orl $0, 0x80(%esi);"
@@ -360,12 +361,27 @@ static bool are_registers(const struct vcpu *state)
     return memcmp(vm.vcpu.gpr, expected.gpr, sizeof expected.gpr) == 0;
 }
 
+/* FCW, FSW, FTW; ST0 to 7 and XMM0 to 7. The pointers are another matter (frame.c). */
+static bool is_fpu_state(const struct vcpu *state)
+{
+    return memcmp(vm.vcpu.fxsave, state->fxsave, 5) == 0 &&
+           memcmp(vm.vcpu.fxsave + 32, state->fxsave + 32, 256) == 0;
+}
+
+static bool are_selectors(const struct vcpu *state)
+{
+    for (unsigned i = 0; i < SEG_COUNT; i++)
+        if (vm.vcpu.segment[i].selector != state->segment[i].selector)
+            return false;
+    return true;
+}
+
 static bool is_state(const struct vcpu *state)
 {
     const struct vcpu *vcpu = &vm.vcpu;
 
     return vcpu->eip == state->eip && ((vcpu->eflags ^ state->eflags) & ~EFLAGS_RF) == 0 &&
-           are_registers(state) && vcpu->segment[SEG_ES].selector == state->segment[SEG_ES].selector &&
+           are_registers(state) && are_selectors(state) && is_fpu_state(state) && vcpu->cpl == state->cpl &&
            vcpu->interrupt_shadow == state->interrupt_shadow;
 }
 
