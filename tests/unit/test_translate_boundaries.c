@@ -26,8 +26,8 @@
 #define DATA        0x30000u
 #define GDT         0x30800u
 #define IDT         0x30900u
-#define AREA_BYTES  0x20000u /* from STACK's page on: what a sequence may change */
-#define AREA        0x20000u
+#define AREA        0x20000u /* what a sequence may change */
+#define AREA_BYTES  0x20000u
 #define MOST_STEPS  4000u
 #define MOST_STATES 400u
 
@@ -49,9 +49,9 @@ struct sequence {
     extern const uint8_t label##_begin[], label##_end[];                                                     \
     __asm__(".pushsection .rodata\n.code32\n" #label "_begin:\n" text "\n" #label "_end:\n.code64\n"         \
             ".popsection")
-#define ROW(label, cpl)                                                                                      \
+#define ROW(label, level)                                                                                    \
     {                                                                                                        \
-#label, label##_begin, label##_end, cpl                                                              \
+        .text = #label, .begin = label##_begin, .end = label##_end, .cpl = level                             \
     }
 
 #define SET_FLAGS   "mov $0x80000001, %eax; add %eax, %eax; mov $7, %eax\n" /* CF OF, and PF clear */
