@@ -2,10 +2,12 @@
  * The comparison of machines on Linux: one program, /init of the guest and an ordinary process of the host,
  * static and without a C library. Its words (the kernel hands init what follows "--" on its command line):
  *
- *   boot                              says that it began
- *   measure MS ROUNDS [NAME...]       each measure, or those named: finds a count n that takes MS, then does
- * ROUNDS of them and says the nanoseconds of each processes COUNT PAGES             COUNT processes that
- * touched PAGES pages each, twice, and sleep idle SECONDS                      does nothing
+ *   boot                          says that it began
+ *   measure MS ROUNDS [NAME...]   each measure, or those named: finds a count n that takes MS, then does
+ *                                 ROUNDS of them and says the nanoseconds of each
+ *   repeat N ROUNDS [NAME...]     the same with a count of N
+ *   processes COUNT PAGES         COUNT processes that touched PAGES pages each, twice, and sleep
+ *   idle SECONDS                  does nothing
  *
  * Each line it writes begins with '@' and the time of CLOCK_MONOTONIC, which bench/peer/linux.py compares
  * with its own; the last is "done". As /init it then switches the machine off. Read next: rows.h,
@@ -153,13 +155,19 @@ static bool is_long_enough(const struct measure *measure, uint32_t n, uint32_t r
     return true;
 }
 
-static void measure_row(const struct measure *measure, uint32_t round_ns, uint32_t n_rounds)
+static uint32_t find_count(const struct measure *measure, uint32_t round_ns)
 {
-    uint32_t took[MOST_ROUNDS];
     uint32_t n = 1, most = measure->limit ? measure->limit : MOST_N;
 
     while (n < most && !is_long_enough(measure, n, round_ns))
         n *= 2;
+    return n;
+}
+
+static void measure_row(const struct measure *measure, uint32_t n, uint32_t n_rounds)
+{
+    uint32_t took[MOST_ROUNDS];
+
     for (uint32_t i = 0; i < n_rounds; i++)
         took[i] = time_round(measure, n);
     begin_line("row "); /* with the time at which it is written, not before */
@@ -184,18 +192,19 @@ static bool is_wanted(const char *name, char **names)
     return false;
 }
 
-static void do_measure(char **words)
+/* By rounds that take so many milliseconds, or of a number that is given. */
+static void do_measure(char **words, bool is_timed)
 {
     static const struct measure *const all[] = {compute_measures, memory_measures, process_measures,
                                                 file_measures, NULL};
-    uint32_t round_ns = parse_number(words[0]) * 1000000u, n_rounds = parse_number(words[1]);
+    uint32_t number = parse_number(words[0]), n_rounds = parse_number(words[1]);
 
     if (n_rounds > MOST_ROUNDS)
         fail("too many rounds");
     for (size_t i = 0; all[i]; i++) {
         for (const struct measure *measure = all[i]; measure->name; measure++) {
             if (is_wanted(measure->name, words + 2))
-                measure_row(measure, round_ns, n_rounds);
+                measure_row(measure, is_timed ? find_count(measure, number * 1000000u) : number, n_rounds);
         }
     }
 }
@@ -274,7 +283,9 @@ void linux_main(uint32_t *stack)
     if (is_init)
         set_up_machine();
     if (is_same(mode, "measure"))
-        do_measure(words);
+        do_measure(words, true);
+    else if (is_same(mode, "repeat"))
+        do_measure(words, false);
     else if (is_same(mode, "processes"))
         do_processes(words);
     else if (is_same(mode, "idle"))
