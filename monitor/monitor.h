@@ -351,9 +351,9 @@ void vm_note_deadline(struct vm *vm);
 /* For an engine that wants to look at a guest which may never exit: within so many ns, unless a timer is
  * armed that does it some time. Real time only. */
 void vm_interrupt_within(struct vm *vm, uint64_t ns);
-/* --clock=virtual with an engine that counts: what each instruction costs; and machine time catches up with
- * vm->n_instructions. */
+/* --clock=virtual with an engine that counts: what each instruction costs. */
 #define VIRTUAL_NS_PER_INSTRUCTION 1u
+/* Then machine time catches up with vm->n_instructions. */
 void vm_pass_instructions(struct vm *vm);
 /* Is time to be told by instructions? */
 bool vm_is_counted(const struct vm *vm);

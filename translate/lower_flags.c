@@ -43,7 +43,15 @@ bool lower_sti(struct builder *b)
 
 /* ---- PUSHF, POPF --------------------------------------------------------------------------------------- */
 
-static const uint8_t lahf_seto_al[] = {0x9f, 0x0f, 0x90, 0xc0};
+/* EAX goes to r10d, and the arithmetic flags to AX: as in the context. */
+static void take_flags(struct builder *b)
+{
+    static const uint8_t lahf_seto_al[] = {0x9f, 0x0f, 0x90, 0xc0};
+
+    emit_mov(&b->e, R10, RAX);
+    build_point(b, POINT_SAVED_EAX, b->eip);
+    emit_bytes(&b->e, lahf_seto_al, sizeof lahf_seto_al);
+}
 
 /* The arithmetic flags by LAHF and SETO, the virtual ones added: no two have a bit in common. */
 bool lower_pushf(struct builder *b)
@@ -53,9 +61,7 @@ bool lower_pushf(struct builder *b)
 
     if (!memory_is_usual_stack(b) || b->is_shadowed)
         return false;
-    emit_mov(e, R10, RAX);
-    build_point(b, POINT_SAVED_EAX, b->eip);
-    emit_bytes(e, lahf_seto_al, sizeof lahf_seto_al);
+    take_flags(b);
     emit_store_context(e, CONTEXT_SCRATCH, RAX);
     emit_mov(e, RAX, R10);
     build_point(b, POINT_EIP, b->eip);
@@ -110,9 +116,7 @@ static void save_flags(struct builder *b)
 {
     struct emitter *e = &b->e;
 
-    emit_mov(e, R10, RAX);
-    build_point(b, POINT_SAVED_EAX, b->eip);
-    emit_bytes(e, lahf_seto_al, sizeof lahf_seto_al);
+    take_flags(b);
     emit_byte(e, 0x66);
     emit_store_context(e, CONTEXT_FLAGS, RAX);
     build_point(b, POINT_SAVED_FLAGS, b->eip);
